@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a process was told: folders, base URLs and keys, from the environment first, then from the add-on's preferences.
+
+Keys live here and in the Authorization header alone; `repr` does not show them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from .errors import InputError
+from .home import default_home
+
+_ENVIRONMENT = {
+    "fal_key": "FAL_KEY",
+    "runware_key": "RUNWARE_API_KEY",
+    "fal_queue_url": "TRELLIS_FAL_QUEUE_URL",
+    "fal_rest_url": "TRELLIS_FAL_REST_URL",
+    "fal_api_url": "TRELLIS_FAL_API_URL",
+    "runware_url": "TRELLIS_RUNWARE_URL",
+    "sidecar_url": "TRELLIS_SIDECAR_URL",
+    "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
+}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a runner needs to know.
+
+    `results` is the result library's folder where the user chose one. `shared` holds the sidecar's files: it is one for all
+    Blenders of a user, whose extensions have a `home` each.
+    """
+
+    home: Path
+    results: Path | None = None
+    shared: Path = field(default_factory=default_home)
+    fal_key: str = field(default="", repr=False)
+    runware_key: str = field(default="", repr=False)
+    fal_queue_url: str = "https://queue.fal.run"
+    fal_rest_url: str = "https://rest.fal.ai"
+    fal_api_url: str = "https://api.fal.ai/v1"
+    runware_url: str = "https://api.runware.ai/v1"
+    sidecar_url: str = ""
+    sidecar_token: str = field(default="", repr=False)
+
+    @classmethod
+    def load(cls, **preferences: Any) -> Self:
+        """The configuration; the environment wins over `preferences`, and an empty preference over nothing.
+
+        Raises:
+            InputError: a base URL is not one.
+        """
+        given: dict[str, Any] = {name: value for name, value in preferences.items() if value}
+        given |= {
+            name: os.environ[variable].strip()
+            for name, variable in _ENVIRONMENT.items()
+            if os.environ.get(variable)
+        }
+        if os.environ.get("TRELLIS_HOME") or "home" not in given:
+            given["home"] = default_home()
+        for name, value in given.items():
+            if name.endswith("_url"):
+                given[name] = check_base_url(value, _ENVIRONMENT[name])
+        return cls(**given)
+
+
+def check_base_url(url: str, name: str) -> str:
+    """`url` without a trailing slash.
+
+    Raises:
+        InputError: it is no http(s) URL, or plain http to a host other than this one, which would show the key to anyone
+            on the way.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{name} is not a base URL: {url!r}. Write it as https://host[:port].")
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise InputError(
+            f"{name} must begin with https:// since {parts.hostname} is not this computer."
+        )
+    return url.rstrip("/")

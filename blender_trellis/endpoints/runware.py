@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runware's TRELLIS.2. Parameters: Runware's model page, read in October 2026; it documents no default for the stages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .base import Endpoint, parameter, seed
+from .trellis2 import (
+    decimation_target,
+    guidance,
+    remesh,
+    rescale,
+    rescale_t,
+    resolution,
+    steps,
+    texture_size,
+)
+
+
+class RunwareTrellis2(Endpoint):
+    """TRELLIS.2 from one picture; the documented names are paths in the task object."""
+
+    id = "runware/trellis-2"
+    title = "TRELLIS.2 · Runware"
+    service = "runware"
+    source = "https://runware.ai/docs/models/microsoft-trellis-2"
+    image_key = "inputs.image"
+
+    seed: int = seed(wire="seed", maximum=2**63 - 1)
+    resolution: Literal[512, 1024, 1536] = resolution(
+        "512, 1024 or 1536", 1024, wire="settings.resolution"
+    )
+    ss_guidance_strength: float = guidance(
+        "structure", None, low=1, wire="settings.sparseStructure.guidanceStrength"
+    )
+    ss_guidance_rescale: float = rescale(
+        "structure", None, wire="settings.sparseStructure.guidanceRescale"
+    )
+    ss_sampling_steps: int = steps("structure", None, wire="settings.sparseStructure.steps")
+    ss_rescale_t: float = rescale_t("structure", None, wire="settings.sparseStructure.rescaleT")
+    shape_slat_guidance_strength: float = guidance(
+        "shape", None, low=1, wire="settings.shapeSlat.guidanceStrength"
+    )
+    shape_slat_guidance_rescale: float = rescale(
+        "shape", None, wire="settings.shapeSlat.guidanceRescale"
+    )
+    shape_slat_sampling_steps: int = steps("shape", None, wire="settings.shapeSlat.steps")
+    shape_slat_rescale_t: float = rescale_t("shape", None, wire="settings.shapeSlat.rescaleT")
+    tex_slat_guidance_strength: float = guidance(
+        "texture", None, low=1, wire="settings.texSlat.guidanceStrength"
+    )
+    tex_slat_guidance_rescale: float = rescale(
+        "texture", None, wire="settings.texSlat.guidanceRescale"
+    )
+    tex_slat_sampling_steps: int = steps("texture", None, wire="settings.texSlat.steps")
+    tex_slat_rescale_t: float = rescale_t("texture", None, wire="settings.texSlat.rescaleT")
+    texture_size: Literal[1024, 2048, 3072, 4096] = texture_size(2048, wire="settings.textureSize")
+    decimation_target_polygons: int = decimation_target(
+        500_000, 100_000, 1_000_000, "polygons", wire="settings.decimationTarget"
+    )
+    remesh: bool = remesh(wire="settings.remesh")
+    number_results: int = parameter(
+        1,
+        stage="delivery",
+        label="Results",
+        help="How many variations to make, each with a seed of its own; each is charged",
+        unit="results",
+        wire="numberResults",
+        ge=1,
+        le=4,
+    )
+    output_format: Literal["GLB"] = parameter(
+        "GLB",
+        stage="delivery",
+        label="Format",
+        help="File format of the model; GLB is the only one",
+        wire="outputFormat",
+        advanced=True,
+    )
+    delivery_method: Literal["async", "sync"] = parameter(
+        "async",
+        stage="delivery",
+        label="Delivery",
+        help="async asks again until the model is done; sync holds one connection open, about 120 s at most",
+        wire="deliveryMethod",
+        advanced=True,
+    )
+    include_cost: bool = parameter(
+        False,
+        stage="delivery",
+        label="Include Cost",
+        help="Say in the reply what the request was charged",
+        wire="includeCost",
+        advanced=True,
+    )
+    ttl: int = parameter(
+        None,
+        stage="delivery",
+        label="File Lifetime",
+        help="How long Runware keeps the produced file; unset keeps it",
+        unit="seconds",
+        wire="ttl",
+        advanced=True,
+        ge=60,
+    )
+    upload_endpoint: str = parameter(
+        None,
+        stage="delivery",
+        label="Upload To",
+        help="URL to which Runware sends the file itself, as an HTTP PUT",
+        wire="uploadEndpoint",
+        advanced=True,
+        pattern="^https?://",
+    )
+    webhook_url: str = parameter(
+        None,
+        stage="delivery",
+        label="Webhook",
+        help="URL that Runware calls when a result is ready",
+        wire="webhookURL",
+        advanced=True,
+        pattern="^https?://",
+    )

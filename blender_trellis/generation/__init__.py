@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""HOW a request is carried through, from checked images to a kept model.
+
+job.py       the states of a job and which may follow which
+journal.py   every job as a row on disk
+runner.py    the thread in which jobs live
+images.py    input pictures      glb.py   delivered models      library.py   where both are kept
+"""

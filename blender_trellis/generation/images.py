@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Input images: any picture file that Pillow reads becomes an upright 8-bit RGB or RGBA PNG without metadata.
+
+Metadata goes because a photo's may hold the place where it was taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from ..errors import ImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "TGA", "AVIF")
+MAX_BYTES = 256 * 2**20
+MAX_PIXELS = 80_000_000  # below the number from which Pillow itself suspects a decompression bomb
+MIN_SIDE = 16
+
+
+@dataclass(frozen=True)
+class InputImage:
+    """A picture as it is sent: `data` is a PNG of `width` × `height` pixels."""
+
+    name: str
+    data: bytes
+    width: int
+    height: int
+
+
+def read(path: Path, max_side: int) -> InputImage:
+    """The picture at `path`, converted, and scaled down to `max_side` pixels.
+
+    Raises:
+        ImageError: there is no such file, it is no picture, it is broken, or nothing can be seen on it.
+    """
+    name = path.name
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder. Give the image file itself.")
+        if size == 0:
+            raise ImageError(f"{name} is empty (0 bytes). Save the picture again.")
+        if size > MAX_BYTES:
+            raise ImageError(
+                f"{name} has {size / 2**20:.0f} MiB; at most {MAX_BYTES >> 20} MiB can be read."
+            )
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(name, image.width, image.height)
+            picture = _convert(image, max_side)
+    except FileNotFoundError as error:
+        raise ImageError(f"There is no image {path}. Check the path.") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise ImageError(
+            f"{name} is not a picture that can be read. Use one of {known}."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(name) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's words for broken files
+        raise ImageError(
+            f"{name} cannot be read, it may be cut off or damaged: {error}."
+        ) from error
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[1] == 0:
+        raise ImageError(
+            f"{name} is wholly transparent. Use a picture on which the subject can be seen."
+        )
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=3)
+    return InputImage(name, out.getvalue(), picture.width, picture.height)
+
+
+def _too_many_pixels(name: str) -> ImageError:
+    return ImageError(
+        f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} megapixels can be read. Scale it down."
+    )
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _too_many_pixels(name)
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name} has {width}×{height} pixels; at least {MIN_SIDE}×{MIN_SIDE} are needed. Use a larger picture."
+        )
+
+
+def _convert(image: Image.Image, max_side: int) -> Image.Image:
+    """The first frame, upright, in sRGB, 8 bits a channel, alpha kept if it hides anything."""
+    profile = image.info.get("icc_profile")
+    image.draft(
+        "RGB", (max_side, max_side)
+    )  # lets the JPEG decoder skip most of a much larger picture
+    picture = ImageOps.exif_transpose(image)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _to_8_bit(picture)
+    alpha = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA") if picture.mode not in ("RGBA", "LA") else picture
+        alpha = picture.getchannel("A")
+        picture = picture.convert("RGB" if picture.mode == "RGBA" else "L")
+    picture = _to_srgb(picture, profile)
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        picture.putalpha(alpha)
+    if max(picture.size) > max_side:
+        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return picture
+
+
+def _to_8_bit(picture: Image.Image) -> Image.Image:
+    """16-bit grey to 8-bit; 32-bit and float ones by their own range, since no file says what white is."""
+    if picture.mode.startswith("I;16"):
+        picture = picture.convert("I")
+        low, high = 0.0, 65535.0
+    else:
+        low, high = (float(edge) for edge in picture.getextrema())  # type: ignore[arg-type]
+        low, high = (
+            (0.0, 65535.0) if picture.mode == "I" and low >= 0 and high > 255 else (low, high)
+        )
+    scale = 255.0 / (high - low) if high > low else 1.0
+    return picture.convert("F").point(lambda value: value * scale - low * scale).convert("L")
+
+
+def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Colours by the embedded profile (phones write Display P3), or as Pillow converts the mode."""
+    if profile and picture.mode in ("RGB", "L", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (
+            ImageCms.PyCMSError
+        ):  # a broken profile, or one for another mode: the picture is still good
+            pass
+    return picture.convert("RGB")
+
+
+def data_uri(png: bytes) -> str:
+    """The picture as it goes into a request's body."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

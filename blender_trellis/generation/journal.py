@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal: every job as a row in SQLite, committed before anything of it happens.
+
+Several processes share one journal (Blenders, the command line). Each has an owner's lock beside it, and works only on jobs
+that it owns; a job whose owner is dead can be claimed by another. `synchronous=FULL` makes a commit survive a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, StorageError
+from ..home import FileLock
+from .job import ENDED, MOVES, Job, State
+from .library import storage_error
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE job (
+        id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, parameters TEXT NOT NULL, images TEXT NOT NULL,
+        names TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL, updated REAL NOT NULL,
+        ticket TEXT, request_id TEXT, files TEXT NOT NULL, cost TEXT, error TEXT,
+        wish TEXT NOT NULL, fulfilled INTEGER NOT NULL, cancel_asked INTEGER NOT NULL, owner TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX job_by_time ON job (created);
+    """,
+)
+_JSON = {"parameters", "images", "names", "ticket", "files", "cost", "error", "wish"}
+_BOOLEAN = {"fulfilled", "cancel_asked"}
+_COLUMNS = [column.name for column in fields(Job)]
+
+
+class Journal:
+    """The jobs of one home folder. Safe to use from several threads."""
+
+    def __init__(self, home: Path) -> None:
+        self._lock = threading.Lock()
+        self._owners = home / "owners"
+        self._owner = uuid.uuid4().hex
+        self._alive = FileLock(self._owners / self._owner)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                home / "journal.sqlite3", timeout=30, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise _cannot_open(error, home) from error
+        try:
+            self._database.row_factory = sqlite3.Row
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+            with self._transaction():  # so that nobody looks for dead owners meanwhile
+                self._alive.acquire()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise _cannot_open(error, home) from error
+            raise
+
+    def close(self) -> None:
+        """Give up ownership; unfinished jobs can be claimed by others from now on."""
+        with self._lock:
+            self._database.close()
+        self._alive.release()
+        (self._owners / self._owner).unlink(missing_ok=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                raise StorageError(
+                    f"Cannot write the journal: {error}. Free some space or check the disk; nothing was sent."
+                ) from error
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    def _migrate(self) -> None:
+        with self._transaction() as database:
+            done = database.execute("PRAGMA user_version").fetchone()[0]
+            if done > len(_MIGRATIONS):
+                raise StorageError(
+                    "The journal was written by a newer version of Trellis. Update this one, or set another TRELLIS_HOME."
+                )
+            for number, script in enumerate(_MIGRATIONS[done:], done + 1):
+                for statement in script.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {number}")
+
+    def add(self, job: Job) -> Job:
+        """Commit a new job, owned by this process."""
+        now = time.time()
+        job = replace(job, created=now, updated=now)
+        values = [_to_column(name, getattr(job, name)) for name in _COLUMNS]
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        with self._transaction() as database:
+            database.execute(
+                f"INSERT INTO job ({', '.join(_COLUMNS)}, owner) VALUES ({marks})",
+                [*values, self._owner],
+            )
+        return job
+
+    def move(self, job_id: str, state: State, **changes: Any) -> Job:
+        """Commit a job's next state together with what became known.
+
+        Raises:
+            ValueError: that state cannot follow the present one, or the job is another process's.
+        """
+        with self._transaction() as database:
+            job, owner = self._select(database, job_id)
+            if state not in MOVES[job.state]:
+                raise ValueError(f"a job cannot go from {job.state} to {state}")
+            if owner != self._owner:
+                raise ValueError(f"job {job_id} belongs to another process")
+            return self._update(database, replace(job, state=state, **changes))
+
+    def note(self, job_id: str, **changes: Any) -> Job:
+        """Commit something that became known without a change of state."""
+        with self._transaction() as database:
+            job, _ = self._select(database, job_id)
+            return self._update(database, replace(job, **changes))
+
+    def _update(self, database: sqlite3.Connection, job: Job) -> Job:
+        job = replace(job, updated=time.time())
+        names = [name for name in _COLUMNS if name != "id"]
+        database.execute(
+            f"UPDATE job SET {', '.join(f'{name} = ?' for name in names)} WHERE id = ?",
+            [*(_to_column(name, getattr(job, name)) for name in names), job.id],
+        )
+        return job
+
+    def _select(self, database: sqlite3.Connection, job_id: str) -> tuple[Job, str]:
+        row = database.execute("SELECT * FROM job WHERE id = ?", [job_id]).fetchone()
+        if row is None:
+            raise InputError(f"There is no job {job_id}. `jobs list` shows them all.")
+        return _to_job(row), row["owner"]
+
+    def get(self, job_id: str) -> Job:
+        """The job with this id.
+
+        Raises:
+            InputError: there is none.
+        """
+        with self._lock:
+            return self._select(self._database, job_id)[0]
+
+    def jobs(self, limit: int = -1) -> list[Job]:
+        """The newest jobs, newest first."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT * FROM job ORDER BY created DESC LIMIT ?", [limit]
+            ).fetchall()
+        return [_to_job(row) for row in rows]
+
+    def claim(self, job_id: str | None = None) -> list[Job]:
+        """Take over what is left of processes that are gone, oldest first: jobs at work, and ready ones whose wish is open.
+
+        With `job_id`, that one alone.
+        """
+        claimed = []
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT * FROM job WHERE state NOT IN ('failed', 'cancelled')"
+                " AND NOT (state = 'ready' AND fulfilled) ORDER BY created"
+            ).fetchall()
+            alive = self._alive_owners()
+            for row in rows:
+                if row["owner"] not in alive and job_id in (None, row["id"]):
+                    database.execute(
+                        "UPDATE job SET owner = ? WHERE id = ?", [self._owner, row["id"]]
+                    )
+                    claimed.append(_to_job(row))
+        return claimed
+
+    def _alive_owners(self) -> set[str]:
+        """The owners whose processes are there; the files of the others are removed."""
+        alive = {self._owner}
+        for path in self._owners.iterdir():
+            lock = FileLock(path)
+            if path.name == self._owner or not lock.acquire():
+                alive.add(path.name)
+                continue
+            lock.release()
+            path.unlink(missing_ok=True)
+        return alive
+
+    def forget(self, job_id: str) -> None:
+        """Remove an ended or uncertain job from the journal; its files stay.
+
+        Raises:
+            InputError: there is no such job, or it is still at work.
+        """
+        with self._transaction() as database:
+            job, _ = self._select(database, job_id)
+            if job.state not in ENDED | {State.UNCERTAIN}:
+                raise InputError(f"Job {job_id} is {job.state}. Cancel it first.")
+            database.execute("DELETE FROM job WHERE id = ?", [job_id])
+
+
+def _cannot_open(error: OSError | sqlite3.Error, home: Path) -> StorageError:
+    if isinstance(error, OSError):
+        return storage_error(error, home)
+    return StorageError(
+        f"Cannot open the journal in {home}: {error}. Free some space or check the disk."
+    )
+
+
+def _to_column(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+    return int(value) if name in _BOOLEAN else value
+
+
+def _to_job(row: sqlite3.Row) -> Job:
+    values = {name: row[name] for name in _COLUMNS}
+    for name in _JSON:
+        values[name] = None if values[name] is None else json.loads(values[name])
+    for name in _BOOLEAN:
+        values[name] = bool(values[name])
+    return Job(**values | {"state": State(row["state"])})

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The only part of an import that the user's Blender does itself, in hundredths of a second: append, place, select.
+
+It all appears or nothing does. Undo: an operator with the UNDO option has its own step; a timer has none and calls
+`push_undo` after `append`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import bpy
+from bpy.types import ID, Collection, Object, Scene, ViewLayer
+from mathutils import Vector
+
+from .. import errors
+
+
+def append(
+    blend: Path,
+    *,
+    scene: Scene,
+    location: Sequence[float] | None = None,
+    view_layer: ViewLayer | None = None,
+) -> list[Object]:
+    """Bring the model of `blend`, a file that ImportWorker wrote, into `scene`, in a collection of its own.
+
+    Stands at `location` (scene units; the 3D cursor where None). In object mode it becomes the selection of `view_layer`
+    (the current one, or the scene's first); in any other mode mode, selection and active object stay the user's.
+    Returns the objects, the one that carries the recipe first. Raises ResultError, and then the file is as it was.
+    """
+    newest = _newest_id()
+    try:
+        collection = _load(blend)
+        objects = sorted(collection.objects, key=lambda obj: obj.parent is not None)
+        scene.collection.children.link(collection)
+        objects[0].location = Vector(scene.cursor.location if location is None else location)
+        _select(objects, _layer(scene, view_layer))
+    except Exception:
+        bpy.data.batch_remove({item for item in _all_ids() if item.session_uid > newest})
+        raise
+    # Blender keeps an entry for the file that the model came from, which is about to be deleted
+    bpy.data.batch_remove([item for item in bpy.data.libraries if item.session_uid > newest])
+    return objects
+
+
+def push_undo(message: str) -> None:
+    """Make what happened since the last step one undo step. For callers outside an operator."""
+    if bpy.ops.ed.undo_push.poll():
+        bpy.ops.ed.undo_push(message=message)
+
+
+def _load(blend: Path) -> Collection:
+    try:
+        with bpy.data.libraries.load(str(blend), link=False) as (source, target):
+            target.collections = source.collections[:1]
+    except OSError as error:
+        raise errors.ResultError(f"The prepared model cannot be read: {error}") from error
+    if not target.collections or not target.collections[0] or not target.collections[0].objects:
+        raise errors.ResultError("The prepared file holds no model. Import the result again.")
+    return target.collections[0]
+
+
+def _layer(scene: Scene, view_layer: ViewLayer | None) -> ViewLayer:
+    if view_layer is not None:
+        return view_layer
+    current = bpy.context.view_layer
+    return current if current and current.id_data == scene else scene.view_layers[0]
+
+
+def _select(objects: list[Object], layer: ViewLayer) -> None:
+    active = layer.objects.active
+    in_object_mode = active is None or active.mode == "OBJECT"
+    if in_object_mode:
+        for obj in list(layer.objects.selected):
+            obj.select_set(False, view_layer=layer)
+        layer.objects.active = objects[0]
+    for obj in objects:
+        obj.select_set(in_object_mode, view_layer=layer)
+
+
+def _newest_id() -> int:
+    """Whatever is made from now on has a greater `session_uid`: they only ever count up."""
+    probe = bpy.data.texts.new("trellis")
+    newest: int = probe.session_uid
+    bpy.data.texts.remove(probe)
+    return newest
+
+
+def _all_ids() -> Iterable[ID]:
+    for kind in bpy.data.bl_rna.properties:
+        if kind.type == "COLLECTION":
+            yield from getattr(bpy.data, kind.identifier)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the second Blender runs: one request in on stdin, one reply out on stdout. Started by worker.py, never imported.
+
+It runs with factory settings, where the extension is not enabled, so it loads the package from the folder that it lies in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import bpy
+
+PACKAGE = "trellis_import_worker"
+
+
+def load_package() -> None:
+    """Make the extension's folder importable as PACKAGE, whatever the folder is called."""
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)]
+    )
+    assert spec is not None and spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def say(reply: dict[str, Any]) -> None:
+    line = f"\n{module('scene.worker').REPLY}{json.dumps(reply)}\n"
+    # without a listener there is no parent, and then end_with_parent tidies up
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        os.write(1, line.encode())
+
+
+def end_with_parent(folder: Path, part: Path | None) -> None:
+    """Wait until stdin closes, that is until the parent is gone, then leave nothing and end."""
+    sys.stdin.buffer.read()
+    if part is not None:
+        module("scene.worker").remove_part(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def write(request: dict[str, Any]) -> dict[str, Any]:
+    """Carry out `request` and describe the result."""
+    prepare = module("scene.prepare")
+    recipe = module("scene.recipe").Recipe.from_json(request["recipe"])
+    model = prepare.prepare(
+        Path(request["glb"]),
+        recipe,
+        name=request["name"],
+        height=request["height"],
+        metres_per_unit=request["metres_per_unit"],
+    )
+    if request["preview"]:
+        path, size = request["preview"]
+        module("scene.preview").render(model, Path(path), size)
+    prepare.save(Path(request["blend"]), Path(request["part"]))
+    meshes = [obj.data for obj in model.objects if obj.type == "MESH"]
+    return {
+        "blend": request["blend"],
+        "preview": request["preview"] and request["preview"][0],
+        "vertices": sum(len(mesh.vertices) for mesh in meshes),
+        "faces": sum(len(mesh.polygons) for mesh in meshes),
+    }
+
+
+def main() -> None:
+    folder = Path(sys.argv[-1])
+    if hasattr(signal, "SIGPIPE"):
+        # what Blender prints after the parent's death must not end this before it has tidied up
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    load_package()
+    errors = module("errors")
+    for name in ("scene.prepare", "scene.preview"):
+        module(name)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    if hasattr(os, "nice"):
+        os.nice(5)
+    say({"ready": True})
+    line = sys.stdin.buffer.readline()
+    request = json.loads(line) if line else None
+    part = Path(request["part"]) if request else None
+    threading.Thread(target=end_with_parent, args=(folder, part), daemon=True).start()
+    if request is None:
+        threading.Event().wait()
+        return
+    try:
+        reply = write(request)
+    except errors.TrellisError as error:
+        reply = {"error": error.kind, "message": error.message}
+    except Exception as error:  # noqa: BLE001 a hostile file may raise anything anywhere in the importer
+        reply = {"error": "ResultError", "message": f"The model cannot be imported: {error!r}"}
+    say(reply)
+    # Blender's own teardown of a large file takes a second, and nobody needs it
+    os._exit(0)
+
+
+main()

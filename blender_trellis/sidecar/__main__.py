@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts the sidecar: `python -m blender_trellis.sidecar --folder FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import logging.handlers
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+import uvicorn
+
+from .. import __version__
+from ..home import FileLock, atomic_write, default_home
+from .app import Server, build
+from .store import Store
+
+LOCK_SECONDS = 5
+_log = logging.getLogger(__name__)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m blender_trellis.sidecar", description=__doc__)
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=default_home() / "sidecar",
+        help="where jobs, log and address file are kept (default: in TRELLIS_HOME)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port (default: any that is free)")
+    parser.add_argument(
+        "--idle-seconds",
+        type=float,
+        default=600,
+        help="end when nobody has called for this long and no job is left (default: %(default)g)",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Serve until idle or told to stop. Ends at once, with 0, where another one serves this folder."""
+    arguments = _arguments()
+    folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    log = logging.handlers.RotatingFileHandler(
+        folder / "log.txt", maxBytes=1 << 20, backupCount=1, encoding="utf-8"
+    )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", handlers=[log]
+    )
+    lock = FileLock(folder / "lock")
+    if not _is_the_only_one(lock):
+        return
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.bind((arguments.host, arguments.port))
+    address = folder / "address.json"
+    try:
+        _serve(listener, arguments.host, address, arguments.idle_seconds)
+    finally:
+        address.unlink(missing_ok=True)
+
+
+def _is_the_only_one(lock: FileLock) -> bool:
+    """Take the lock; for a while, since the one that holds it may be about to end."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while not lock.acquire():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _serve(listener: socket.socket, host: str, address: Path, idle_seconds: float) -> None:
+    port = listener.getsockname()[1]
+    name = f"[{host}]" if ":" in host else host
+    token = secrets.token_urlsafe(32)
+    store = Store(address.parent / "jobs")
+    holder: list[uvicorn.Server] = []
+
+    def stop() -> None:
+        holder[0].should_exit = True
+
+    app = build(
+        Server(store, idle_seconds, stop),
+        token=token,
+        hosts={f"{name}:{port}", f"localhost:{port}", f"127.0.0.1:{port}"},
+        stop=stop,
+    )
+    # httptools and uvloop would be compiled parts that the extension does not bring
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    holder.append(uvicorn.Server(config))
+    content = {
+        "url": f"http://{name}:{port}",
+        "token": token,
+        "pid": os.getpid(),
+        "version": __version__,
+    }
+    with atomic_write(address, 0o600) as part:
+        part.write_text(json.dumps(content), encoding="utf-8")
+    _log.info(
+        "serving %s, version %s, %d jobs on disk", content["url"], __version__, len(store.jobs)
+    )
+    holder[0].run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The worker process, in which the engines run: `main` is that process, `Worker` the server's handle on it.
+
+They talk in lines of JSON. To the worker: {"run": id, "endpoint": …, "folder": …} and {"cancel": id}. From it: {"id": …,
+"event": "log" | "progress" | "done" | "failed", …}. The worker ends when its standard input does, so that it never outlives
+its server, and the server outlives whatever an engine does to the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 5  # how long an engine has to notice a cancellation before its process is ended
+_LINE_LIMIT = 1 << 20
+
+
+class Worker:
+    """The server's side: one process that works on one job at a time."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._current: str | None = None
+
+    async def start(self) -> None:
+        """Start the process if it is not there, so that the first job need not wait for imports."""
+        if self._process is None or self._process.returncode is not None:
+            paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "import os, runpy, sys; sys.path.extend(p for p in sys.argv.pop(1).split(os.pathsep) if p not in sys.path); "
+                f"runpy.run_module('{__name__}', run_name='__main__')",
+                paths,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_LINE_LIMIT,
+            )
+
+    async def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
+        """The worker's events for one job; the last is `done`, `failed`, or `died` when the process ended."""
+        await self.start()
+        assert self._process and self._process.stdin and self._process.stdout
+        self._current = job_id
+        try:
+            self._write({"run": job_id, "endpoint": endpoint, "folder": str(folder)})
+            while line := await self._process.stdout.readline():
+                event = json.loads(line)
+                if event["id"] == job_id:
+                    yield event
+                    if event["event"] in ("done", "failed"):
+                        return
+        except (ConnectionError, ValueError) as error:
+            _log.warning("the worker's line is broken: %s", error)
+        finally:
+            self._current = None
+        await self.stop()
+        yield {"id": job_id, "event": "died", "code": self._process.returncode}
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for the end of a job; it is enforced after `CANCEL_SECONDS`."""
+        self._write({"cancel": job_id})
+        asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._enforce, job_id, self._process)
+
+    def _enforce(self, job_id: str, process: asyncio.subprocess.Process | None) -> None:
+        if process is not None and process.returncode is None and self._current == job_id:
+            _log.warning("job %s does not heed its cancellation: ending the worker", job_id)
+            process.kill()
+
+    def _write(self, message: dict[str, Any]) -> None:
+        if self._process and self._process.stdin and not self._process.stdin.is_closing():
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+
+class _Inbox:
+    """What the server asked for, read by a thread so that a cancellation arrives while an engine works."""
+
+    def __init__(self) -> None:
+        self._cancelled: set[str] = set()
+        self._runs: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            with self._changed:
+                if "cancel" in message:
+                    self._cancelled.add(message["cancel"])
+                else:
+                    self._runs.append(message)
+                self._changed.notify()
+        os._exit(0)  # the server is gone, whatever an engine is in the middle of
+
+    def next(self) -> dict[str, Any]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._runs)
+            return self._runs.pop(0)
+
+    def is_cancelled(self, job_id: str) -> bool:
+        return job_id in self._cancelled
+
+
+def _send(job_id: str, event: str, **more: Any) -> None:
+    sys.__stdout__.write(json.dumps({"id": job_id, "event": event, **more}) + "\n")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+def _images(urls: list[str]) -> list[Any]:
+    """The pictures in data URIs, which the server has checked to be such."""
+    from PIL import Image
+
+    from .engines.stages import EngineError
+
+    pictures = []
+    for url in urls:
+        try:
+            data = base64.b64decode(url.partition(",")[2], validate=True)
+            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+                picture = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+                picture.load()
+        except (
+            binascii.Error,
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as error:
+            raise EngineError(f"The picture cannot be read: {error}", "image_urls") from error
+        pictures.append(picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGBA"))
+    return pictures
+
+
+def _work(run: dict[str, Any], inbox: _Inbox) -> None:
+    from ..home import atomic_write
+    from .engines import engine
+    from .engines.stages import Progress, Report
+
+    job_id, folder = run["run"], Path(run["folder"])
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    images = _images(request.pop("image_urls"))
+    worker = engine(run["endpoint"])
+
+    def listen(report: Report) -> None:
+        _send(job_id, "progress", progress=report.as_dict())
+
+    started = time.monotonic()
+    progress = Progress(
+        worker.plan(request, len(images)), listen, lambda: inbox.is_cancelled(job_id)
+    )
+    glb = worker.run(request, images, progress)
+    with atomic_write(folder / "model.glb", 0o600) as part:
+        part.write_bytes(glb)
+    _send(
+        job_id, "done", seed=request.get("seed"), bytes=len(glb), seconds=time.monotonic() - started
+    )
+
+
+def main() -> None:
+    """Work on one job after another until standard input ends."""
+    sys.stdout = sys.stderr  # whatever a library prints must not end up between the lines of JSON
+    inbox = _Inbox()
+    from .engines.stages import Cancelled, EngineError
+
+    while True:
+        run = inbox.next()
+        job_id = run["run"]
+        try:
+            _work(run, inbox)
+        except Cancelled:
+            _send(job_id, "failed", kind="cancelled", message="The job was cancelled.")
+        except EngineError as error:
+            _send(job_id, "failed", kind="input", message=str(error), field=error.field)
+        except Exception as error:  # noqa: BLE001  an engine may fail in any way; the client is told
+            _log.exception("job %s failed", job_id)
+            _send(job_id, "failed", kind="error", message=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
+    main()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What people touch in Blender. Nothing here waits, and enabling it loads no third-party package.
+
+preferences.py      keys, base URLs, results folder, and the Config that follows
+properties.py       `scene.trellis`: images, endpoint, parameters made from the schema, seed, height
+callbacks.py        what Blender calls when one of those changes
+orders.py           from those settings to an order, or what is missing for one
+pictures.py         Blender images as files to send      previews.py   small pictures to show
+pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
+arrivals.py         results on their way into a scene
+operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _command(arguments: list[str]) -> int:
+    from .. import cli
+
+    return cli.main(arguments)
+
+
+_commands: list[Any] = []
+
+
+def _classes() -> list[Any]:
+    """Everything to register, in order."""
+    from . import operators, operators_images, panels, panels_jobs, preferences, properties
+
+    return [
+        preferences.TRELLIS_AddonPreferences,
+        *properties.CLASSES,
+        *operators_images.CLASSES,
+        *operators.CLASSES,
+        *panels.CLASSES,
+        *panels_jobs.CLASSES,
+    ]
+
+
+def register() -> None:
+    """Everything that Blender is to know of."""
+    import bpy
+
+    from . import properties, pump
+
+    for cls in _classes():
+        bpy.utils.register_class(cls)
+    properties.register()
+    pump.register()
+    _commands.append(bpy.utils.register_cli_command("trellis", _command))
+
+
+def unregister() -> None:
+    """The same backwards; nothing stays behind."""
+    import bpy
+
+    from . import properties, pump
+
+    while _commands:
+        bpy.utils.unregister_cli_command(_commands.pop())
+    pump.unregister()
+    properties.unregister()
+    for cls in reversed(_classes()):
+        bpy.utils.unregister_class(cls)

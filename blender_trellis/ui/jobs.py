@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The jobs as the panel shows them: plain Python, filled from the runner's events. Panels read this and nothing slower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..endpoints.schema import schemas
+from ..generation.job import ENDED, Event, Job, State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WORDS = {
+    State.PREPARED: "Preparing",
+    State.SUBMITTING: "Sending",
+    State.RUNNING: "Waiting",
+    State.DOWNLOADING: "Downloading",
+}
+
+
+@dataclass
+class JobView:
+    """One job. `picture` is the path of its first input picture; `error` is what to tell the user, "" while all is well.
+
+    `importing`: its model is on the way into a scene. `stopped`: nobody works on it until the next start.
+    """
+
+    id: str
+    title: str
+    endpoint: str
+    state: State = State.PREPARED
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    fraction: float | None = None
+    message: str = ""
+    error: str = ""
+    request_id: str = ""
+    picture: str = ""
+    files: list[str] = field(default_factory=list)
+    importing: bool = False
+    stopped: bool = False
+
+    @property
+    def service(self) -> str:
+        """Who makes it, shortly: "This computer"."""
+        title: str = schemas().get(self.endpoint, {}).get("title", self.endpoint)
+        return title.rpartition(" · ")[2]
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something still happens to it by itself."""
+        ended = self.state in ENDED or self.state is State.UNCERTAIN
+        return self.importing or not (ended or self.stopped)
+
+    @property
+    def progress(self) -> str:
+        """The words on the bar: "Texture 3/8 · 41%"."""
+        if self.importing:
+            return "Importing"
+        words = (
+            self.stage.replace("_", " ").capitalize() if self.stage else _WORDS.get(self.state, "")
+        )
+        if self.steps:
+            words += f" {self.step}/{self.steps}"
+        return words if self.fraction is None else f"{words} · {self.fraction:.0%}"
+
+    def drawn(self) -> tuple[Any, ...]:
+        """All that can be seen of it; while this is the same, there is nothing to draw again."""
+        percent = None if self.fraction is None else round(self.fraction * 100)
+        shown = (self.state, self.stage, self.step, self.steps, self.message, self.error)
+        return (*shown, percent, self.importing, self.stopped, self.title, len(self.files))
+
+
+class Board:
+    """All jobs that the panel shows, newest first. `dirty` says that a redraw is due, `fault` why nothing works at all."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, JobView] = {}
+        self.dirty = False
+        self.fault = ""
+
+    def add(self, view: JobView) -> JobView:
+        """Show a job, above the ones that are there."""
+        self.views = {view.id: view, **self.views}
+        self.dirty = True
+        return view
+
+    def load(self, jobs: Iterable[Job], inputs: Path) -> None:
+        """Show jobs from the journal, newest first, below what is there."""
+        for job in jobs:
+            if job.id not in self.views:
+                self.views[job.id] = JobView(job.id, job.title, job.endpoint, job.state)
+            self.know(job, inputs)
+
+    def know(self, job: Job, inputs: Path) -> None:
+        """What the journal says about a job that is shown; how far it is, events tell sooner."""
+        view = self.views.get(job.id)
+        if view is None:
+            return
+        view.title, view.files = job.title, list(job.files)
+        view.request_id = job.request_id or ""
+        view.error = job.error["message"] if job.error else view.error
+        view.picture = str(inputs / job.images[0]) if job.images else ""
+        self.dirty = True
+
+    def take(self, event: Event) -> None:
+        """Something happened to a job."""
+        view = self.views.get(event.job_id)
+        if view is None:
+            return
+        before = view.drawn()
+        view.state = event.state
+        view.stage, view.step, view.steps = event.stage, event.step, event.steps
+        view.fraction = event.fraction
+        view.message = event.message or view.message
+        if event.error:
+            view.error, view.stopped = event.error["message"], True
+            view.request_id = event.error.get("request_id") or view.request_id
+        if event.state is State.CANCELLED:
+            del self.views[event.job_id]
+        self.dirty |= view.drawn() != before
+
+    def fail(self, job_id: str, message: str) -> None:
+        """A job cannot go on, for a reason of this side."""
+        view = self.views.get(job_id)
+        if view:
+            view.error, view.importing, view.stopped = message, False, True
+            view.state = view.state if view.files else State.FAILED
+            self.dirty = True
+
+    def set_importing(self, job_id: str, importing: bool) -> None:
+        """Its model begins or ends being brought into a scene."""
+        view = self.views.get(job_id)
+        if view and view.importing != importing:
+            view.importing = importing
+            view.error = "" if importing else view.error
+            self.dirty = True
+
+    def remove(self, job_id: str) -> None:
+        """Show it no longer."""
+        if self.views.pop(job_id, None):
+            self.dirty = True
+
+    def jobs(self) -> list[JobView]:
+        """What the Jobs panel lists: at work, or ended in a way that wants to be read."""
+        return [view for view in self.views.values() if view.at_work or view.error]
+
+    def results(self) -> list[JobView]:
+        """What the Results panel lists: also what is still being imported.
+
+        So a job is in both panels for a moment, and they appear one after the other: Blender would put a panel that
+        comes back below one that took its place.
+        """
+        return [view for view in self.views.values() if view.files]

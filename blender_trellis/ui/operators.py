@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operators on jobs, results and parameters; those on the list of images are in `operators_images.py`.
+
+In a window nothing here waits. In background mode, where no timer runs, generating and importing block.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+from bpy.props import StringProperty
+
+from ..errors import TrellisError
+from . import orders, properties, pump
+
+
+def waits() -> bool:
+    """Whether operators wait for what they started: where no timer would ever take the result."""
+    return bpy.app.background
+
+
+def refuse(operator: bpy.types.Operator, error: TrellisError) -> set[str]:
+    """Say why it cannot be done; to a script it is a RuntimeError."""
+    operator.report({"ERROR"}, str(error))
+    return {"CANCELLED"}
+
+
+class TRELLIS_OT_generate(bpy.types.Operator):
+    bl_idname = "trellis.generate"
+    bl_label = "Generate 3D Model"
+    bl_description = (
+        "Make a 3D model of the images. Blender stays usable meanwhile; the model appears at the place "
+        "that the 3D cursor has now"
+    )
+    bl_options = {"REGISTER"}
+
+    filepath: StringProperty(
+        name="Picture",
+        description="A picture file to use in place of the scene's images",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
+    endpoint: StringProperty(
+        name="Endpoint",
+        description="The endpoint to use in place of the scene's, as local/draft",
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        why = orders.unreachable(context.scene.trellis.endpoint)
+        if why:
+            cls.poll_message_set(why)
+        return not why
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            order = orders.order_of(context.scene, self.endpoint, self.filepath)
+            if waits():
+                job = pump.get().carry_out(order)
+                import_now(job, context.scene, order.wish)
+            else:
+                pump.get().submit(order)
+        except TrellisError as error:
+            return refuse(self, error)
+        return {"FINISHED"}
+
+
+def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
+    """Put a job's models into `scene`, and wait for it."""
+    from ..api import recipe_of, result_of
+    from ..scene.importer import import_blocking
+
+    recipe = recipe_of(result_of(job))
+    for path in job.files:
+        import_blocking(
+            Path(path),
+            recipe,
+            name=job.title,
+            height=wish["height"],
+            scene=scene,
+            location=wish["location"],
+        )
+    pump.get().fulfil(job.id)
+    pump.get().settled()
+
+
+class _JobOperator:
+    """What acts on one job, which its button names."""
+
+    job_id: StringProperty(
+        name="Job", description="The job's id; empty: the newest", options={"SKIP_SAVE"}
+    )
+    # Which jobs it can act on, and what to say when there is none
+    _none = ""
+
+    @staticmethod
+    def _fits(_view: Any) -> bool:
+        return True
+
+    @classmethod
+    def _candidates(cls) -> list[Any]:
+        return [view for view in pump.get().board.views.values() if cls._fits(view)]
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        # In background mode no timer fills the board, and a script names the job
+        if waits() or cls._candidates():
+            return True
+        cls.poll_message_set(cls._none)
+        return False
+
+    def _id(self) -> str:
+        """The job that is meant.
+
+        Raises:
+            TrellisError: there is none.
+        """
+        found = self.job_id or next((view.id for view in self._candidates()), "")
+        if not found:
+            raise TrellisError(f"{self._none}.")
+        return str(found)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            self._act(context, self._id())
+        except TrellisError as error:
+            return refuse(self, error)
+        return {"FINISHED"}
+
+    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+        raise NotImplementedError
+
+
+class TRELLIS_OT_cancel(_JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.cancel"
+    bl_label = "Cancel Generation"
+    bl_description = "Stop making this model. What a service has done by then may be charged"
+    bl_options = {"REGISTER"}
+    _none = "No model is being made"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return view.at_work and not view.importing
+
+    def _act(self, _context: bpy.types.Context, job_id: str) -> None:
+        pump.get().cancel(job_id)
+
+
+class TRELLIS_OT_import_result(_JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.import_result"
+    bl_label = "Import Generated Model"
+    bl_description = "Put this model into the scene, at the 3D cursor"
+    bl_options = {"REGISTER"}
+    _none = "Generate a model first"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return bool(view.files) and not view.importing
+
+    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+        from .arrivals import wish_of
+
+        wish = wish_of(context.scene)
+        if waits():
+            import_now(pump.get().job(job_id), context.scene, wish)
+        else:
+            pump.get().bring(job_id, wish)
+
+
+class TRELLIS_OT_forget(_JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.forget"
+    bl_label = "Remove Model from Results"
+    bl_description = "Take this model off the list. Its file stays in the results folder"
+    bl_options = {"REGISTER"}
+    _none = "Generate a model first"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return bool(view.files) and not view.importing
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return set(context.window_manager.invoke_confirm(self, event))
+
+    def _act(self, _context: bpy.types.Context, job_id: str) -> None:
+        pump.get().forget(job_id)
+
+
+class TRELLIS_OT_dismiss(_JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.dismiss"
+    bl_label = "Dismiss Failed Generation"
+    bl_description = "Show this failed job no longer"
+    bl_options = {"REGISTER"}
+    _none = "No job has failed"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return bool(view.error) and not view.at_work
+
+    def _act(self, _context: bpy.types.Context, job_id: str) -> None:
+        pump.get().dismiss(job_id)
+
+
+class TRELLIS_OT_copy_error(_JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.copy_error"
+    bl_label = "Copy Generation Error"
+    bl_description = "Copy the whole message, with the ids that a service's support asks for"
+    bl_options = {"REGISTER"}
+    _none = "No job has failed"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return bool(view.error)
+
+    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+        view = pump.get().board.views.get(job_id)
+        if view is None:
+            raise TrellisError("This job is not shown any more.")
+        lines = [view.error, f"Endpoint: {view.endpoint}", f"Job: {view.id}"]
+        lines += [f"Request: {view.request_id}"] if view.request_id else []
+        context.window_manager.clipboard = "\n".join(lines)
+        self.report({"INFO"}, "Copied")
+
+
+class TRELLIS_OT_reset_parameters(bpy.types.Operator):
+    bl_idname = "trellis.reset_parameters"
+    bl_label = "Reset Generation Parameters"
+    bl_description = "Give changed parameters their defaults back"
+    bl_options = {"REGISTER", "UNDO"}
+
+    stage: StringProperty(
+        name="Stage", description="Only this stage's parameters", options={"SKIP_SAVE"}
+    )
+    parameter: StringProperty(
+        name="Parameter", description="Only this parameter", options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        settings = context.scene.trellis
+        if properties.chosen(settings, settings.endpoint):
+            return True
+        cls.poll_message_set("All parameters have their defaults")
+        return False
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        settings = context.scene.trellis
+        group = properties.group_of(settings, settings.endpoint)
+        for _, prop in properties.parameters_of(settings.endpoint):
+            if self.stage in ("", prop["stage"]) and self.parameter in ("", prop["name"]):
+                group.property_unset(prop["name"])
+        settings.notice = ""
+        return {"FINISHED"}
+
+
+class TRELLIS_OT_new_seed(bpy.types.Operator):
+    bl_idname = "trellis.new_seed"
+    bl_label = "New Generation Seed"
+    bl_description = "Draw another seed, and keep it until the lock is opened"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.scene is not None
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        properties.draw_seed(context.scene.trellis)
+        context.scene.trellis.seed_locked = True
+        return {"FINISHED"}
+
+
+CLASSES = (
+    TRELLIS_OT_generate,
+    TRELLIS_OT_cancel,
+    TRELLIS_OT_import_result,
+    TRELLIS_OT_forget,
+    TRELLIS_OT_dismiss,
+    TRELLIS_OT_copy_error,
+    TRELLIS_OT_reset_parameters,
+    TRELLIS_OT_new_seed,
+)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what the scene says to an order: what is missing for one, in words, and the order itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import bpy
+
+from ..endpoints.schema import CARRIED_OUT, schemas
+from ..errors import EndpointError, ImageError, TrellisError
+from . import preferences, properties
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from .pictures import Picture
+
+OFFLINE = "Allow Online Access in the preferences, under System"
+
+
+class Order(NamedTuple):
+    """What the user asked for."""
+
+    endpoint: str
+    title: str
+    pictures: list[Picture]
+    parameters: dict[str, Any]
+    wish: dict[str, Any]
+
+
+def missing(scene: bpy.types.Scene) -> str:
+    """Why nothing can be generated with the scene's settings: a short sentence that says what to do; "" if it can."""
+    settings = scene.trellis
+    count = len(settings.images)
+    most = schemas()[settings.endpoint]["images"]["maximum"]
+    if not count:
+        return "Add an image"
+    if count > most:
+        return f"Remove {count - most} of the images: this takes {most}"
+    return unreachable(settings.endpoint)
+
+
+def unreachable(endpoint: str) -> str:
+    """Why the endpoint's service cannot be asked: no online access, no key, a wrong address; "" if it can."""
+    from ..config import LOOPBACK
+
+    service = schemas()[endpoint]["service"]
+    try:
+        config = preferences.config()
+    except TrellisError as error:
+        return error.message
+    base, key = _access(service, config)
+    if base and urlsplit(base).hostname not in LOOPBACK and not bpy.app.online_access:
+        return OFFLINE
+    if key is not None and not key:
+        return f"Set the key for {service} in the preferences"
+    return ""
+
+
+def _access(service: str, config: Config) -> tuple[str, str | None]:
+    """Where a service is, and its key; None where it needs none."""
+    known: dict[str, tuple[str, str | None]] = {
+        "fal": (config.fal_queue_url, config.fal_key),
+        "runware": (config.runware_url, config.runware_key),
+    }
+    return known.get(service, (config.sidecar_url, None))
+
+
+def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> Order:
+    """The order for the scene's settings; `endpoint` and `filepath` (one picture) come before them.
+
+    Raises:
+        TrellisError: something is missing or wrong, in words.
+    """
+    from . import arrivals, pictures
+
+    settings: Any = scene.trellis
+    endpoint = endpoint or settings.endpoint
+    if endpoint not in CARRIED_OUT:
+        known = ", ".join(sorted(CARRIED_OUT))
+        raise EndpointError(f"There is no endpoint {endpoint!r}. Choose one of {known}.")
+    why = unreachable(endpoint)
+    if why:
+        raise EndpointError(f"{why}.")
+    if filepath:
+        path = pictures.from_file(filepath)
+        taken: list[Picture] = [path]
+        names = [path.name]
+    else:
+        taken = [_picture(item) for item in settings.images]
+        names = [properties.label_of(item) for item in settings.images]
+    if not taken:
+        raise ImageError("There is no image. Add one.")
+    if not settings.seed_locked:
+        properties.draw_seed(settings)
+    return Order(
+        endpoint=endpoint,
+        title=Path(names[0]).stem or endpoint,
+        pictures=taken,
+        parameters=properties.parameters(scene, endpoint),
+        wish=arrivals.wish_of(scene),
+    )
+
+
+def _picture(item: Any) -> Picture:
+    from . import pictures
+
+    return pictures.from_image(item.image) if item.image else pictures.from_file(item.filepath)

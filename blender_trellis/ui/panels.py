@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The panel "Image to 3D" in the sidebar's tab: what goes in, who makes it, and how. Jobs and results: `panels_jobs.py`.
+
+A draw function reads properties and the pump's board, and nothing that is slower.
+"""
+
+from typing import Any
+
+import bpy
+
+from ..endpoints.schema import Schema, schemas
+from . import orders, preferences, properties, pump
+from .text import wrapped
+
+# In the panel itself, in this order; all others are in their stage's section
+_UP_FRONT = ("resolution",)
+# In the order of the work; the schema's stages
+STAGES = ("image", "structure", "shape", "texture", "mesh", "delivery")
+
+
+class TrellisPanel:
+    """Where all panels of the extension are."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = pump.TAB
+
+
+class TRELLIS_UL_images(bpy.types.UIList):
+    """The views, one a line."""
+
+    def draw_item(
+        self,
+        _context: Any,
+        layout: bpy.types.UILayout,
+        data: Any,
+        item: Any,
+        _icon: int,
+        _active_data: Any,
+        _active_property: str,
+        index: int = 0,
+    ) -> None:
+        row = layout.row()
+        row.label(text=properties.label_of(item), icon_value=icon_of(item), translate=False)
+        role = row.row()
+        role.alignment = "RIGHT"
+        role.active = False
+        role.label(text=_role(data, index))
+
+
+def _role(settings: Any, index: int) -> str:
+    if schemas()[settings.endpoint]["service"] == "local" and index < len(properties.VIEWS):
+        return properties.VIEWS[index]
+    return f"View {index + 1}"
+
+
+def icon_of(item: Any) -> int:
+    """The small picture of an image in the list; 0 while there is none."""
+    previews = pump.get().previews
+    if item.image:
+        return previews.of_image(item.image)
+    return previews.of_file(bpy.path.abspath(item.filepath))
+
+
+class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
+    """The one panel that is always there."""
+
+    bl_label = "Image to 3D"
+    bl_order = 0
+
+    def draw(self, context: Any) -> None:
+        layout: Any = self.layout
+        scene = context.scene
+        settings = scene.trellis
+        _draw_images(layout, context, settings)
+        column = layout.column()
+        column.prop(settings, "endpoint", text="")
+        for line in wrapped(context, settings.notice):
+            column.label(text=line)
+        seed = column.row(align=True)
+        locked = settings.seed_locked
+        number = seed.row(align=True)
+        number.active = locked  # else another one is drawn when the button is pressed
+        number.prop(settings, "seed")
+        seed.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
+        seed.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
+        _draw_up_front(column, settings)
+        _draw_generate(layout, context, scene)
+        for stage in STAGES:
+            _draw_stage(layout, settings, stage)
+        header, body = layout.panel("TRELLIS_scene", default_closed=True)
+        header.label(text="In the Scene")
+        if body:
+            body.use_property_split, body.use_property_decorate = True, False
+            body.prop(settings, "height")
+
+
+def _draw_images(layout: Any, context: Any, settings: Any) -> None:
+    if not settings.images:
+        column = layout.column(align=True)
+        column.operator("trellis.add_images", text="Open Image…", icon="FILEBROWSER")
+        column.operator("trellis.add_image_datablock", text="Use Blender Image…", icon="IMAGE_DATA")
+        return
+    item = settings.images[min(settings.active, len(settings.images) - 1)]
+    row = layout.row()
+    picture = row.box().column()
+    icon = icon_of(item)
+    width = context.region.width / context.preferences.system.ui_scale
+    # The icons beside it, the tabs and the margins leave this much, in units of 20 pixels
+    scale = max(3.0, min((width - 92) / 20, 12.0))
+    picture.template_icon(icon, scale=scale)
+    icons = row.column(align=True)
+    icons.operator("trellis.add_images", text="", icon="FILEBROWSER").replace = True
+    most = schemas()[settings.endpoint]["images"]["maximum"]
+    if most > 1:
+        further = icons.column(align=True)
+        further.enabled = len(settings.images) < most
+        further.operator("trellis.add_images", text="", icon="ADD")
+    icons.operator("trellis.add_image_datablock", text="", icon="IMAGE_DATA")
+    icons.separator()
+    icons.operator("trellis.remove_image", text="", icon="X")
+    if len(settings.images) == 1:
+        layout.label(text=properties.label_of(item), translate=False)
+        return
+    row = layout.row()
+    rows = min(len(settings.images), 4)
+    row.template_list(
+        "TRELLIS_UL_images", "", settings, "images", settings, "active", rows=rows, maxrows=4
+    )
+    order = row.column(align=True)
+    order.operator("trellis.move_image", text="", icon="TRIA_UP").direction = "UP"
+    order.operator("trellis.move_image", text="", icon="TRIA_DOWN").direction = "DOWN"
+
+
+def _draw_up_front(layout: Any, settings: Any) -> None:
+    group = properties.group_of(settings, settings.endpoint)
+    known = {prop["name"] for _, prop in properties.parameters_of(settings.endpoint)}
+    for name in _UP_FRONT:
+        if name in known:
+            layout.row(align=True).prop(group, name, expand=True)
+
+
+def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
+    why = pump.get().board.fault or orders.missing(scene)
+    row = layout.row()
+    row.scale_y = 1.6
+    row.enabled = not orders.missing(scene)
+    row.operator("trellis.generate", text="Generate", icon="PLAY")
+    if not why:
+        return
+    column = layout.column(align=True)
+    for line in wrapped(context, why):
+        column.label(text=line)
+    if why == orders.OFFLINE:
+        opened = column.operator("screen.userpref_show", text="Open Preferences")
+        opened.section = "SYSTEM"
+    elif "preferences" in why:
+        column.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
+
+
+def _draw_stage(layout: Any, settings: Any, stage: str) -> None:
+    """A section, closed by default, with the stage's parameters; the advanced ones in a section of their own."""
+    here = [
+        prop
+        for _, prop in properties.parameters_of(settings.endpoint)
+        if prop["stage"] == stage and prop["name"] not in _UP_FRONT
+    ]
+    if not here:
+        return
+    group = properties.group_of(settings, settings.endpoint)
+    header, body = layout.panel(f"TRELLIS_{stage}", default_closed=True)
+    header.label(text=stage.capitalize())
+    if any(properties.changed(group, prop) for prop in here):
+        reset = header.operator("trellis.reset_parameters", text="", icon="LOOP_BACK", emboss=False)
+        reset.stage = stage
+    if not body:
+        return
+    _draw_parameters(body, group, [prop for prop in here if not prop["advanced"]])
+    advanced = [prop for prop in here if prop["advanced"]]
+    if advanced:
+        header, inner = body.panel(f"TRELLIS_{stage}_advanced", default_closed=True)
+        header.label(text="Advanced")
+        if inner:
+            _draw_parameters(inner, group, advanced)
+
+
+def _draw_parameters(layout: Any, group: Any, props: list[Schema]) -> None:
+    column = layout.column()
+    column.use_property_split, column.use_property_decorate = True, False
+    for prop in props:
+        row = column.row(align=True)
+        # Where no default is documented the service's own applies until something is set
+        row.active = prop["default"] is not None or group.is_property_set(prop["name"])
+        row.prop(group, prop["name"])
+        if properties.changed(group, prop):
+            reset = row.operator(
+                "trellis.reset_parameters", text="", icon="LOOP_BACK", emboss=False
+            )
+            reset.parameter = prop["name"]
+        else:
+            row.label(text="", icon="BLANK1")
+
+
+CLASSES = (TRELLIS_UL_images, TRELLIS_PT_generate)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The add-on's preferences: keys, base URLs, the results folder; and the `Config` that follows from them."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+from bpy.props import StringProperty
+
+from .. import __package__ as root
+from .callbacks import preferences_changed
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+ROOT = str(
+    root
+)  # the extension's own name: `bl_ext.user_default.blender_trellis`, or `blender_trellis`
+
+KEYS = {"fal_key": "FAL_KEY", "runware_key": "RUNWARE_API_KEY"}
+ADDRESSES = {
+    "fal_queue_url": "TRELLIS_FAL_QUEUE_URL",
+    "fal_rest_url": "TRELLIS_FAL_REST_URL",
+    "fal_api_url": "TRELLIS_FAL_API_URL",
+    "runware_url": "TRELLIS_RUNWARE_URL",
+    "sidecar_url": "TRELLIS_SIDECAR_URL",
+    "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
+}
+
+
+def _secret(name: str, description: str):  # type: ignore[no-untyped-def]  # a deferred property
+    return StringProperty(
+        name=name,
+        description=description,
+        subtype="PASSWORD",
+        options={"HIDDEN"},
+        update=preferences_changed,
+    )
+
+
+def _address(name: str, default: str):  # type: ignore[no-untyped-def]
+    return StringProperty(
+        name=name,
+        description=f"Base URL, for a server of your own. Empty: {default}",
+        update=preferences_changed,
+    )
+
+
+class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
+    """Keys stay in Blender's preferences: never in a .blend file, a log or a result."""
+
+    bl_idname = ROOT
+
+    fal_key: _secret("fal Key", "Key of your fal account, from fal.ai/dashboard/keys")
+    runware_key: _secret("Runware Key", "Key of your Runware account, from my.runware.ai/keys")
+    fal_queue_url: _address("fal Queue", "fal's own")
+    fal_rest_url: _address("fal Storage", "fal's own")
+    fal_api_url: _address("fal Account", "fal's own")
+    runware_url: _address("Runware", "Runware's own")
+    sidecar_url: _address("Local Process", "started on this computer when needed")
+    sidecar_token: _secret("Local Process Token", "What the server at that address asks for")
+    results: StringProperty(
+        name="Results Folder",
+        description="Folder for the models. Empty: the extension's own folder, which Blender deletes "
+        "when the extension is uninstalled",
+        subtype="DIR_PATH",
+        update=preferences_changed,
+    )
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        column = layout.column()
+        for name, variable in KEYS.items():
+            _draw(column, self, name, variable)
+        column.separator()
+        column.prop(self, "results")
+        if not self.results:
+            notice = column.box().column(align=True)
+            notice.label(text="Uninstalling the extension deletes its own folder.", icon="INFO")
+            notice.label(text="A results folder elsewhere survives.", icon="BLANK1")
+        header, body = layout.panel("TRELLIS_addresses", default_closed=True)
+        header.label(text="Servers of Your Own")
+        if body:
+            body.use_property_split = True
+            for name, variable in ADDRESSES.items():
+                _draw(body, self, name, variable)
+
+
+def _draw(
+    layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, name: str, variable: str
+) -> None:
+    """One setting; the environment wins, so then it says that it does."""
+    overridden = bool(os.environ.get(variable))
+    row = layout.row()
+    row.active = not overridden
+    row.prop(preferences, name)
+    if overridden:
+        layout.label(text=f"Set by the environment variable {variable}", icon="INFO")
+
+
+def config() -> "Config":
+    """What the runner needs to know, from environment and preferences.
+
+    Raises:
+        InputError: a base URL is not one.
+    """
+    from ..config import Config
+
+    addon = bpy.context.preferences.addons.get(ROOT)
+    preferences = addon.preferences if addon else None
+    given = {name: getattr(preferences, name, "") for name in (*KEYS, *ADDRESSES)}
+    results = getattr(preferences, "results", "")
+    home = None
+    if ROOT.startswith("bl_ext."):
+        home = Path(bpy.utils.extension_path_user(ROOT, path="", create=True))
+    return Config.load(
+        home=home, results=Path(bpy.path.abspath(results)) if results else None, **given
+    )

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the user sets, as Blender properties on the scene: `scene.trellis`.
+
+A PropertyGroup for each endpoint is made from `endpoints/schema.json`; a property is called by the schema's `name`, and is
+sent only when it was set. The seed is one for all endpoints.
+"""
+
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+from ..endpoints.schema import CARRIED_OUT, Schema, carry_over, describe_range, schemas
+from .callbacks import lock_seed, switch_endpoint
+
+VIEWS = ("Front", "Right", "Back", "Left")
+MAX_INT = 2**31 - 1  # Blender's integers have 32 bits
+
+
+def slug(endpoint: str) -> str:
+    """The endpoint's id as a Python name: its group is `scene.trellis.<slug>`."""
+    return re.sub(r"\W+", "_", endpoint)
+
+
+def parameters_of(endpoint: str) -> Iterator[tuple[str, Schema]]:
+    """Documented name and schema of each parameter that has a property in the endpoint's group: all but the seed."""
+    for documented, prop in schemas()[endpoint]["properties"].items():
+        if prop["name"] != "seed":
+            yield documented, prop
+
+
+def _number(text: str) -> int:
+    """An enum item's number: it is what a .blend stores, so it must not depend on the order of the items."""
+    return zlib.crc32(text.encode()) & MAX_INT
+
+
+def _items(prop: Schema) -> list[tuple[str, str, str, int]]:
+    choices = prop.get("enum") or [prop["const"]]
+    unit = f" {prop['unit']}" if prop.get("unit") else ""
+    return [
+        (
+            str(choice),
+            str(choice) if isinstance(choice, int) else choice.capitalize(),
+            f"{choice}{unit}",
+            choice if isinstance(choice, int) else _number(choice),
+        )
+        for choice in choices
+    ]
+
+
+def _property(prop: Schema) -> Any:
+    """The Blender property of one parameter."""
+    wanted = describe_range(prop)
+    about: dict[str, Any] = {
+        "name": prop["title"],
+        "description": f"{prop['description']}.\n{wanted[0].upper()}{wanted[1:]}",
+    }
+    default = prop["default"]
+    if "enum" in prop or "const" in prop:
+        return EnumProperty(items=_items(prop), default=str(default), **about)
+    if prop["type"] == "boolean":
+        return BoolProperty(default=bool(default), **about)
+    if prop["type"] == "string":
+        return StringProperty(default=default or "", **about)
+    limits = {"min": prop.get("minimum"), "max": prop.get("maximum")}
+    given = {edge: value for edge, value in limits.items() if value is not None}
+    start = default if default is not None else given.get("min", 0)
+    if prop["type"] == "integer":
+        given = {edge: min(value, MAX_INT) for edge, value in given.items()}
+        return IntProperty(default=start, **given, **about)
+    return FloatProperty(default=start, precision=2, step=10, **given, **about)
+
+
+def _group(endpoint: str) -> type[bpy.types.PropertyGroup]:
+    annotations = {prop["name"]: _property(prop) for _, prop in parameters_of(endpoint)}
+    body = {"__annotations__": annotations, "__doc__": f"The parameters of {endpoint}."}
+    return type(f"TRELLIS_PG_{slug(endpoint)}", (bpy.types.PropertyGroup,), body)
+
+
+GROUPS = {endpoint: _group(endpoint) for endpoint in schemas()}
+
+
+class TRELLIS_PG_image(bpy.types.PropertyGroup):
+    """One picture: an image of this file, or a file on disk. Its position in the list says which view it shows."""
+
+    image: PointerProperty(name="Image", description="An image of this file", type=bpy.types.Image)
+    filepath: StringProperty(
+        name="File", description="A picture file", subtype="FILE_PATH", options=set()
+    )
+
+
+def _endpoint_items() -> list[tuple[str, str, str, int]]:
+    return [
+        (endpoint, schema["title"], schema["description"], _number(endpoint))
+        for endpoint, schema in schemas().items()
+        if endpoint in CARRIED_OUT
+    ]
+
+
+_DEFAULT_ENDPOINT = _endpoint_items()[0][0]
+
+
+class TRELLIS_PG_scene(bpy.types.PropertyGroup):
+    """All of `scene.trellis`; `_build` adds a pointer to each endpoint's group."""
+
+    id: StringProperty(
+        description="By which a result finds the scene that asked for it", options={"HIDDEN"}
+    )
+    images: CollectionProperty(type=TRELLIS_PG_image, name="Images")
+    active: IntProperty(name="Active Image", description="The image that is shown large", min=0)
+    endpoint: EnumProperty(
+        name="Made By",
+        description="Which model makes it, and where",
+        items=_endpoint_items(),
+        default=_DEFAULT_ENDPOINT,
+        update=switch_endpoint,
+    )
+    last_endpoint: StringProperty(default=_DEFAULT_ENDPOINT, options={"HIDDEN"})
+    notice: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+    seed: IntProperty(
+        name="Seed",
+        description="Start of the random numbers; the same seed, pictures and parameters give the same model. "
+        "Typing one locks it",
+        min=0,
+        max=MAX_INT,
+        update=lock_seed,
+    )
+    seed_locked: BoolProperty(
+        name="Keep This Seed",
+        description="Use this seed again; unlocked, each model gets a new one",
+    )
+    height: FloatProperty(
+        name="Height",
+        description="How tall the model stands in the scene; 0 keeps the size it was made in, about 1 m",
+        min=0,
+        soft_max=100,
+        subtype="DISTANCE",
+        precision=2,
+        step=10,
+    )
+
+
+TRELLIS_PG_scene.__annotations__.update(
+    {slug(endpoint): PointerProperty(type=group) for endpoint, group in GROUPS.items()}
+)
+
+CLASSES = (TRELLIS_PG_image, *GROUPS.values(), TRELLIS_PG_scene)
+
+
+def group_of(settings: TRELLIS_PG_scene, endpoint: str) -> bpy.types.PropertyGroup:
+    """The properties of one endpoint."""
+    found: bpy.types.PropertyGroup = getattr(settings, slug(endpoint))
+    return found
+
+
+def label_of(item: TRELLIS_PG_image) -> str:
+    """What to call one of the images."""
+    label: str = item.image.name if item.image else bpy.path.basename(item.filepath)
+    return label
+
+
+def _value(group: bpy.types.PropertyGroup, prop: Schema) -> Any:
+    value = getattr(group, prop["name"])
+    if prop["type"] == "number":  # Blender's floats have 32 bits: 0.7 comes back as 0.699999988
+        return float(f"{value:.7g}")
+    return int(value) if prop["type"] == "integer" else value
+
+
+def changed(group: bpy.types.PropertyGroup, prop: Schema) -> bool:
+    """Whether the user gave this parameter another value than its default."""
+    name = prop["name"]
+    if not group.is_property_set(name):
+        return False
+    value = _value(group, prop)
+    return bool(value != prop["default"]) and value != ""
+
+
+def chosen(settings: TRELLIS_PG_scene, endpoint: str) -> dict[str, Any]:
+    """The parameters that differ from the endpoint's defaults, by documented name, without the seed."""
+    group = group_of(settings, endpoint)
+    return {
+        documented: _value(group, prop)
+        for documented, prop in parameters_of(endpoint)
+        if changed(group, prop)
+    }
+
+
+def parameters(scene: bpy.types.Scene, endpoint: str | None = None) -> dict[str, Any]:
+    """What to ask the endpoint for (the chosen one where None): what was changed, and the seed."""
+    settings = scene.trellis
+    endpoint = endpoint or settings.endpoint
+    return {**chosen(settings, endpoint), _seed_name(endpoint): settings.seed}
+
+
+def _seed_name(endpoint: str) -> str:
+    properties = schemas()[endpoint]["properties"]
+    return next(documented for documented, prop in properties.items() if prop["name"] == "seed")
+
+
+def carry(settings: TRELLIS_PG_scene, source: str, target: str) -> list[str]:
+    """Take what was changed for `source` over to `target`; a sentence for each value that had to give way."""
+    kept, notes = carry_over(chosen(settings, source), source, target)
+    group, properties = group_of(settings, target), schemas()[target]["properties"]
+    for documented, value in kept.items():
+        prop = properties[documented]
+        setattr(group, prop["name"], str(value) if "enum" in prop or "const" in prop else value)
+    return notes
+
+
+def draw_seed(settings: TRELLIS_PG_scene) -> None:
+    """A new random seed, which stays unlocked."""
+    settings.seed = random.SystemRandom().randrange(MAX_INT)
+    settings.seed_locked = False
+
+
+def register() -> None:
+    bpy.types.Scene.trellis = PointerProperty(type=TRELLIS_PG_scene, name="Trellis")
+
+
+def unregister() -> None:
+    del bpy.types.Scene.trellis

@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Between Blender's main thread and the runner: one timer that takes what happened and asks for a redraw of what changed.
+
+The runner and everything that touches a disk live in other threads: the runner in its own, and short work in one thread, the
+clerk, in the order it was given. What the clerk finds comes back as a call in `inbox`, made by the next tick. The timer runs
+only while something is on the way; panels read `board` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ..errors import TrellisError
+from . import preferences
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+    from queue import SimpleQueue
+
+    from ..generation.job import Event, Job
+    from ..generation.runner import Runner
+    from .orders import Order
+
+INTERVAL = 0.1  # seconds between two ticks while something is on the way
+BUDGET = 0.001  # seconds after which a tick leaves the remaining events to the next one
+TAB = "Trellis"
+SHOWN = 200  # results listed, the newest
+
+
+class Pump:
+    """Everything of this Blender that is on the way. All methods are the main thread's, except those that say otherwise."""
+
+    def __init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+        from queue import SimpleQueue
+
+        from .arrivals import Arrivals
+        from .jobs import Board
+        from .previews import Previews
+
+        self.board = Board()
+        self.previews = Previews(wake)
+        self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.runner: Runner | None = None
+        self._arrivals = Arrivals(self._arrived, partial(self.later, quiet=True))
+        self._clerk: ThreadPoolExecutor = ThreadPoolExecutor(1, thread_name_prefix="trellis-clerk")
+        self._pending: set[Future[Any]] = set()
+        self._opened: Future[None] | None = None
+        self._looked = False
+        self._outdated = False
+        self._temporary: dict[str, Path] = {}
+
+    # -- The clerk's thread ----------------------------------------------------------------------
+
+    def _open(self, config: Any) -> None:
+        """In the clerk's thread: imports what the runner needs, starts it and reads the journal."""
+        from .. import api  # noqa: F401  used later; its import takes too long for the main thread
+        from ..generation.job import State
+        from ..generation.runner import Runner
+        from ..scene import append, worker  # noqa: F401
+
+        runner = Runner(config)
+        claimed = runner.resume()
+        ready = [job for job in runner.journal.jobs(SHOWN) if job.state is State.READY]
+        self.runner = runner
+        shown = {job.id: job for job in [*claimed, *ready]}.values()
+        newest_first = sorted(shown, key=lambda job: job.created, reverse=True)
+        self.inbox.put(partial(self.board.load, newest_first, runner.library.inputs))
+
+    def _hand_over(self, order: Order, job_id: str) -> None:
+        """In the clerk's thread: writes what is no file yet, and gives the request to the runner."""
+        import tempfile
+
+        from ..generation.runner import Request
+        from .pictures import write
+
+        runner = self._running()
+        folder = Path(tempfile.mkdtemp(prefix="trellis-input-"))
+        self._temporary[job_id] = folder
+        images = [write(picture, folder, number) for number, picture in enumerate(order.pictures)]
+        runner.submit(Request(order.endpoint, images, order.parameters, order.wish), job_id)
+
+    def _fetch(self, job_id: str, then: Callable[[Job], None]) -> None:
+        """In the clerk's thread: reads a job, and has `then` called with it by a tick."""
+        job = self._running().journal.get(job_id)
+        self.inbox.put(partial(then, job))
+
+    def _shut(self) -> None:
+        """In the clerk's thread: ends the runner."""
+        if self.runner:
+            self.runner.close()
+            self.runner = None
+
+    def _running(self) -> Runner:
+        if self.runner is None:
+            why = self._opened.exception() if self._opened else None
+            raise why or TrellisError("Trellis has been switched off. Switch it on again.")
+        return self.runner
+
+    def later(
+        self, work: Callable[[], Any], job_id: str | None = None, *, quiet: bool = False
+    ) -> Future[Any]:
+        """Have the clerk do something; what goes wrong is told at the job, or at the top of the panel.
+
+        Not so where `quiet`: then the caller looks at the future itself.
+        """
+        future = self._clerk.submit(work)
+        self._pending.add(future)
+        future.add_done_callback(
+            lambda done: self.inbox.put(partial(self._done, done, job_id, quiet))
+        )
+        wake()
+        return future
+
+    def _done(self, future: Future[Any], job_id: str | None, quiet: bool) -> None:
+        self._pending.discard(future)
+        error = future.exception()
+        if error is None or quiet:
+            return
+        if not isinstance(error, TrellisError):
+            _log().error("unforeseen", exc_info=error)
+        message = getattr(error, "message", f"Something unforeseen happened: {error!r}.")
+        if job_id is not None:
+            self.board.fail(job_id, message)
+            self._drop_temporary(job_id)
+        else:
+            self.board.fault, self.board.dirty = message, True
+
+    # -- What is asked for -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Have a runner, with the preferences of this moment if nothing is at work.
+
+        Raises:
+            InputError: a base URL in the preferences is not one.
+        """
+        failed = self._opened and self._opened.done() and self._opened.exception()
+        if failed or (self._outdated and self._opened and not self.at_work):
+            self.later(self._shut)
+            self._opened = None
+        if self._opened is None:
+            self._outdated, self.board.fault = False, ""
+            self._opened = self.later(partial(self._open, preferences.config()))
+
+    def submit(self, order: Order) -> str:
+        """Start a job and return its id at once."""
+        from .jobs import JobView
+
+        self.start()
+        job_id = _new_id()
+        first = order.pictures[0]
+        picture = str(first) if isinstance(first, Path) else ""
+        self.board.add(JobView(job_id, order.title, order.endpoint, picture=picture))
+        self.later(partial(self._hand_over, order, job_id), job_id)
+        self._arrivals.expect()
+        return job_id
+
+    def carry_out(self, order: Order) -> Job:
+        """Start a job and wait for its end: for background mode, where no timer runs.
+
+        Raises:
+            TrellisError: it did not end well.
+        """
+        self.start()
+        assert self._opened
+        self._opened.result()
+        job_id = _new_id()
+        try:
+            self._clerk.submit(self._hand_over, order, job_id).result()
+            return self._running().wait(job_id)
+        finally:
+            self._drop_temporary(job_id)
+
+    def job(self, job_id: str) -> Job:
+        """A job from the journal, for background mode."""
+        self.start()
+        assert self._opened
+        self._opened.result()
+        return self._running().journal.get(job_id)
+
+    def bring(self, job_id: str, wish: dict[str, Any]) -> None:
+        """Import a result to where the wish says, without waiting."""
+        self.start()
+        self.board.set_importing(job_id, True)
+        self.later(partial(self._fetch, job_id, partial(self._import, wish=wish)), job_id)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end."""
+        self.later(lambda: self._running().cancel(job_id))
+
+    def fulfil(self, job_id: str) -> None:
+        """Note that the model stands where it was wanted."""
+        self.later(lambda: self._note_fulfilled(job_id))
+
+    def _note_fulfilled(self, job_id: str) -> None:
+        self._running().journal.note(job_id, fulfilled=True)
+
+    def forget(self, job_id: str) -> None:
+        """Take an ended job out of the journal and the panel; its files stay."""
+        self.board.remove(job_id)
+        self.later(lambda: self._running().journal.forget(job_id))
+
+    def dismiss(self, job_id: str) -> None:
+        """Show a failed job no longer. An uncertain one leaves the journal too, or it would come back."""
+        from ..generation.job import State
+
+        view = self.board.views.get(job_id)
+        if view is None:
+            return
+        if view.files:
+            view.error, self.board.dirty = "", True
+        elif view.state is State.UNCERTAIN:
+            self.forget(job_id)
+        else:
+            self.board.remove(job_id)
+        wake()
+
+    def settled(self) -> None:
+        """Wait until the clerk has nothing left to do: for background mode and the end."""
+        for future in list(self._pending):
+            future.exception()
+
+    def reconfigure(self) -> None:
+        """The preferences have changed: the next start takes them up."""
+        self._outdated = True
+
+    def close(self) -> None:
+        """End everything; what is unfinished goes on at the next start."""
+        self._arrivals.close()
+        self._clerk.submit(self._shut)
+        self._clerk.shutdown(wait=True)
+        for job_id in list(self._temporary):
+            self._drop_temporary(job_id)
+        self.previews.close()
+
+    # -- What happened ---------------------------------------------------------------------------
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a job is on its way."""
+        return any(view.at_work for view in self.board.views.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether ticks are needed."""
+        return bool(self._pending) or self._arrivals.busy or self.previews.wanted or self.at_work
+
+    def step(self) -> None:
+        """Take what happened, for as long as the budget lasts."""
+        until = time.perf_counter() + BUDGET
+        if not self._looked:
+            self._look()
+        self._drain(self.inbox, lambda call: call(), until)
+        if self.runner:
+            self._drain(self.runner.events, self._take, until)
+        self._arrivals.step()
+        if self.previews.wanted and time.perf_counter() < until:
+            self.previews.load()
+            self.board.dirty = True
+        if not self.at_work:
+            self._arrivals.relax()
+        if self.board.dirty:
+            self.board.dirty = False
+            redraw()
+
+    def _look(self) -> None:
+        """At the first tick: where there is a journal, go on with what is unfinished and list what there is."""
+        self._looked = True
+        try:
+            if (preferences.config().home / "journal.sqlite3").exists():
+                self.start()
+        except TrellisError as error:
+            self.board.fault, self.board.dirty = error.message, True
+
+    @staticmethod
+    def _drain(source: SimpleQueue[Any], take: Callable[[Any], None], until: float) -> None:
+        from queue import Empty
+
+        while True:
+            try:
+                take(source.get_nowait())
+            except Empty:
+                return
+            if time.perf_counter() >= until:
+                return
+
+    def _take(self, event: Event) -> None:
+        from ..generation.job import State
+
+        self.board.take(event)
+        folder = self._temporary.pop(event.job_id, None)
+        if folder:  # its pictures have been read, or never will be
+            self.later(partial(_remove, folder))
+            if not event.error:
+                self.later(partial(self._fetch, event.job_id, self._know), event.job_id)
+        if event.state is State.READY:
+            self.board.set_importing(event.job_id, True)
+            self.later(partial(self._fetch, event.job_id, self._ready), event.job_id)
+
+    def _know(self, job: Job) -> None:
+        assert self.runner
+        self.board.know(job, self.runner.library.inputs)
+
+    def _ready(self, job: Job) -> None:
+        self._know(job)
+        if job.wish.get("scene") and not job.fulfilled:
+            self._import(job, wish=job.wish)
+        else:
+            self.board.set_importing(job.id, False)
+
+    def _import(self, job: Job, wish: dict[str, Any]) -> None:
+        self._arrivals.add(job, wish)
+
+    def _arrived(self, job_id: str, placed: bool, error: str) -> None:
+        self.board.set_importing(job_id, False)
+        if error:
+            self.board.fail(job_id, error)
+        if placed:
+            self.fulfil(job_id)
+
+    def _drop_temporary(self, job_id: str) -> None:
+        folder = self._temporary.pop(job_id, None)
+        if folder:
+            _remove(folder)
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger(__name__)
+
+
+def _new_id() -> str:
+    import uuid
+
+    return str(uuid.uuid4())
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+_pump: Pump | None = None
+
+
+def get() -> Pump:
+    """This Blender's pump, made at first use: what it imports would make enabling slow."""
+    global _pump  # noqa: PLW0603  Blender's operators and panels have no other way to it
+    _pump = _pump or Pump()
+    return _pump
+
+
+def wake(after: float = INTERVAL) -> None:
+    """Have the timer run, until nothing is on the way."""
+    if not bpy.app.timers.is_registered(tick):
+        bpy.app.timers.register(tick, first_interval=after, persistent=True)
+
+
+def tick() -> float | None:
+    """What the timer calls: seconds to the next call, None when nothing is on the way. Never raises: that would end it."""
+    pump = get()
+    try:
+        pump.step()
+    except Exception:  # noqa: BLE001  one event that cannot be dealt with must not hold up the others
+        _log().exception("the pump stumbled")
+    return INTERVAL if pump.busy else None
+
+
+def redraw() -> int:
+    """Ask for a redraw of the sidebars that show the tab, and of nothing else; returns how many."""
+    shown = 0
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D" and area.spaces.active.show_region_ui:
+                for region in area.regions:
+                    if region.type == "UI" and region.active_panel_category == TAB:
+                        region.tag_redraw()
+                        shown += 1
+    return shown
+
+
+def reconfigure() -> None:
+    """The preferences have changed."""
+    if _pump is not None:
+        _pump.reconfigure()
+
+
+def register() -> None:
+    """Start the timer; being persistent, it also lives on when another file is opened."""
+    wake(after=0.5)
+
+
+def unregister() -> None:
+    global _pump  # noqa: PLW0603
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
+    if _pump is not None:
+        _pump.close()
+    _pump = None

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sentences on as many lines as a sidebar needs; Blender's labels have one and cut the rest."""
+
+from __future__ import annotations
+
+import functools
+
+import blf
+import bpy
+
+
+def wrapped(context: bpy.types.Context, text: str, *, icon: bool = False) -> tuple[str, ...]:
+    """`text` in lines that fit the region's width, beside an icon or alone; no line for no text."""
+    scale = context.preferences.system.ui_scale
+    # Margins of panel and box, and the tabs at the side; 20 more for an icon
+    width = context.region.width - (86 if icon else 56) * scale
+    points = context.preferences.ui_styles[0].widget.points * scale
+    return _lines(text, max(int(width), 60), round(points, 1))
+
+
+@functools.lru_cache(maxsize=256)
+def _lines(text: str, width: int, points: float) -> tuple[str, ...]:
+    blf.size(0, points)
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}" if line else word
+            if line and blf.dimensions(0, longer)[0] > width:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
+    return tuple(lines)

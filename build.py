@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one entry for people who work on the project; `python build.py` lists the commands.
+
+Needs the standard library alone. Each command runs in a virtual environment of its own making,
+`.venv`, or `.venv-X.Y` for another Blender; a stamp in it says what was installed, so the next
+start takes no time and an interrupted set-up is repeated. The project itself is never installed:
+the repository is on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copy2, copytree, ignore_patterns
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+EXAMPLE = ROOT / "docs" / "images" / "robot.png"
+
+BLENDERS = {  # the Python each bpy is built for, and the numpy that this Blender ships
+    "4.2": ("3.11", "numpy>=1.24,<1.25"),
+    "4.5": ("3.11", "numpy>=1.26,<2"),
+    "5.0": ("3.11", "numpy>=1.26,<2"),
+    "5.2": ("3.13", "numpy>=2.2,<3"),
+}
+
+# 4.2.0 does not look at a wheel's Python and unpacks, of equal versions, the one whose file name
+# sorts last. The build tag "0" makes the newer Pythons' wheels sort first; later Blenders choose
+# by the Python tag.
+OLDEST_PYTHON, NEWER_PYTHONS = "311", ("313", "314")
+
+WHEEL_PLATFORMS = {  # Blender's name of a platform: pip's names of what runs on it
+    "windows-x64": ["win_amd64"],
+    "windows-arm64": ["win_arm64"],
+    "macos-x64": ["macosx_11_0_x86_64"],
+    "macos-arm64": ["macosx_11_0_arm64"],
+    "linux-x64": ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"],
+}
+
+
+DEMO = """
+import os, sys
+from pathlib import Path
+
+from blender_trellis import api
+from blender_trellis.scene.importer import write_blend
+from blender_trellis.services import sidecar
+
+def show(event):
+    done = round(40 * (event.fraction or 0))
+    line = f"[{'#' * done}{'.' * (40 - done)}] {event.message or event.stage or event.state}"
+    print(f"\\r{line:<90}", end="", flush=True)
+
+image, glb, blend, preview = map(Path, sys.argv[1:])
+try:
+    result = api.generate([image], endpoint="local/draft", output=glb, on_event=show)
+finally:
+    sidecar.stop(Path(os.environ["TRELLIS_HOME"]))
+print("\\nMaking the scene and its picture", flush=True)
+write_blend(
+    result.files[0], api.recipe_of(result), blend, name=result.title, preview=(preview, 768)
+)
+"""
+
+
+class BuildError(Exception):
+    """Something outside the project is missing; the message says what to do about it."""
+
+
+# -- Virtual environments ------------------------------------------------------------------------
+
+
+def python_candidates(version: str) -> Iterator[list[str]]:
+    """Command lines that may start Python `version` ("3.13"), the running one first."""
+    yield [str(getattr(sys, "_base_executable", sys.executable))]
+    yield [f"python{version}"]
+    if os.name == "nt":
+        yield ["py", f"-{version}"]
+    for pattern in (
+        f".pyenv/versions/{version}.*/bin/python",
+        f".pyenv/pyenv-win/versions/{version}.*/python.exe",
+        f".local/share/uv/python/cpython-{version}.*/bin/python{version}",
+        f"AppData/Roaming/uv/python/cpython-{version}.*/python.exe",
+    ):
+        yield from ([str(found)] for found in sorted(Path.home().glob(pattern), reverse=True))
+
+
+def find_python(version: str) -> tuple[list[str], str] | None:
+    """The command line of a Python `version` that truly starts, and its full version text."""
+    # A version manager's shim may exist and fail; bpy has no free-threaded form.
+    probe = "import ensurepip, venv, sys, sysconfig; print(sys.version, end=''); " + (
+        f"sys.exit(sys.version_info[:2] != ({version.replace('.', ', ')}) or "
+        "bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    )
+    for command in python_candidates(version):
+        try:
+            done = subprocess.run(
+                [*command, "-c", probe], capture_output=True, text=True, check=False
+            )
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return command, done.stdout
+    return None
+
+
+def default_blender() -> str:
+    """The newest Blender that the running Python can hold, else the newest with a Python here."""
+    newest_first = list(reversed(BLENDERS))
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    own = [blender for blender in newest_first if BLENDERS[blender][0] == running]
+    return next(
+        (blender for blender in own + newest_first if find_python(BLENDERS[blender][0])),
+        newest_first[0],
+    )
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    import tomllib  # from Python 3.11 on; here, so that an older Python gets as far as main()
+
+    return tomllib.loads((ROOT / name).read_text("utf-8"))
+
+
+def requirements(*extras: str) -> list[str]:
+    """What pyproject.toml asks for, with the named extras."""
+    project = read_toml("pyproject.toml")["project"]
+    optional = project["optional-dependencies"]
+    return [*project["dependencies"], *(name for extra in extras for name in optional[extra])]
+
+
+def environment(blender: str | None = None) -> Path:
+    """The Python of the virtual environment for a Blender, made or mended first if need be."""
+    default = default_blender()
+    blender = blender or default
+    version, numpy = BLENDERS[blender]
+    found = find_python(version)
+    if found is None:
+        raise BuildError(
+            f"Blender {blender} needs Python {version}, and none was found. Install Python "
+            f"{version} (from python.org, your system's packages, pyenv or uv) and try again."
+        )
+    command, full_version = found
+    folder = ROOT / (".venv" if blender == default else f".venv-{blender}")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = [f"bpy=={blender}.*", numpy, *requirements("local", "dev")]
+    stamp, mark = folder / "build.stamp", hashlib.sha256()
+    mark.update("\n".join([full_version, *wanted]).encode())
+    if python.exists() and stamp.exists() and stamp.read_text("utf-8") == mark.hexdigest():
+        return python
+
+    say(f"Setting up {folder.name}: Blender {blender} as a module of Python {version} (1 GB)")
+    subprocess.run([*command, "-m", "venv", "--clear", str(folder)], check=True)
+    pip_install(python, wanted)
+    stamp.write_text(mark.hexdigest(), "utf-8")
+    return python
+
+
+def pip_install(python: Path, wanted: Sequence[str]) -> None:
+    """Installs with pip, showing a line for each large download; pip writes errors to stderr itself."""
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    command += ["--progress-bar=off", *wanted]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
+        for line in pip.stdout or ():
+            if "Downloading " in line and " MB)" in line:
+                say("  " + line.strip())
+    if pip.returncode:
+        raise BuildError("pip could not install what is needed: see its message above.")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(python: Path, *arguments: str, env: dict[str, str] | None = None) -> int:
+    """Runs the environment's Python in the repository; gives its exit status."""
+    env = {**(env or os.environ), "PYTHONPATH": str(ROOT)}
+    return subprocess.call([str(python), *arguments], cwd=ROOT, env=env)
+
+
+@contextmanager
+def apart() -> Iterator[dict[str, str]]:
+    """An environment without the user's keys and settings, whose Blender profile and jobs are in
+    temporary folders: reading factory settings in the user's own profile would remove the wheels
+    of every extension in it."""
+    theirs = ("FAL_", "RUNWARE_", "TRELLIS_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        env["BLENDER_USER_RESOURCES"] = str(Path(scratch, "blender"))
+        env["TRELLIS_HOME"] = str(Path(scratch, "trellis"))
+        yield env
+
+
+# -- Commands ------------------------------------------------------------------------------------
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Makes a model from the example image, with a .blend and a picture of it."""
+    python, out = environment(), ROOT / "demo"
+    out.mkdir(exist_ok=True)
+    made = [str(out / name) for name in ("model.glb", "model.blend", "preview.png")]
+    with apart() as env:
+        status = run(python, "-c", DEMO, str(EXAMPLE), *made, env=env)
+    if status == 0:
+        say("\n".join(["The model, its scene and a picture of it:", *made]))
+    return status
+
+
+def test(options: argparse.Namespace) -> int:
+    """Runs the tests; what follows -- goes to pytest."""
+    chosen = options.blender or [default_blender()]
+    if "all" in chosen:
+        chosen = [blender for blender in BLENDERS if find_python(BLENDERS[blender][0])]
+        for blender in BLENDERS.keys() - set(chosen):
+            say(f"Left out: Blender {blender}, for want of Python {BLENDERS[blender][0]}")
+    pythons = {blender: environment(blender) for blender in chosen}
+    worst, summaries = 0, []
+    for blender, python in pythons.items():
+        say(f"Testing with Blender {blender}")
+        status, summary = run_pytest(python, options.pytest)
+        worst = worst or status
+        summaries.append(f"Blender {blender}: {summary}")
+    if len(pythons) > 1:
+        say("\n".join(summaries))
+    return worst
+
+
+def run_pytest(python: Path, arguments: Sequence[str]) -> tuple[int, str]:
+    """pytest's exit status and its last line, while all it says is shown."""
+    colour = ["--color=yes"] if sys.stdout.isatty() else []
+    command = [str(python), "-m", "pytest", *colour, *arguments]
+    summary = ""
+    with (
+        apart() as env,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**env, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as pytest,
+    ):
+        for line in pytest.stdout or ():
+            say(line.rstrip("\n"))
+            summary = line.strip() or summary
+    return pytest.returncode, summary
+
+
+def lint(options: argparse.Namespace) -> int:
+    """Checks style, layout and types."""
+    # Always beside the same numpy where that can be had: its stubs judge one line differently from version to version
+    python = environment("5.0" if find_python("3.11") else None)
+    checks = [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]]
+    return max([run(python, "-m", *check) for check in checks])
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Runs every measurement, one after another."""
+    python = environment()
+    scripts = sorted((ROOT / "tests" / "bench").glob("bench_*.py"))
+    with apart() as env:
+        return max([run(python, str(script), env=env) for script in scripts], default=0)
+
+
+def docs(options: argparse.Namespace) -> int:
+    """Remakes the files that are generated from the endpoints."""
+    return run(environment(), "-m", "blender_trellis.endpoints.generate")
+
+
+def package(options: argparse.Namespace) -> int:
+    """Makes the extension's zip for this platform, in dist/."""
+    say(str(make_package(environment(), ROOT / "dist")))
+    return 0
+
+
+# -- Package -------------------------------------------------------------------------------------
+
+
+def this_platform() -> str:
+    system = {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    name = f"{system}-{'arm64' if arm else 'x64'}"
+    if name not in WHEEL_PLATFORMS:
+        raise BuildError(f"Blender has no extensions for {name}.")
+    return name
+
+
+def make_package(python: Path, out: Path) -> Path:
+    """Writes the extension's zip for this platform into `out`, checked by Blender's own validator.
+
+    `python` is one of the virtual environments': its pip fetches the wheels and its bpy holds the
+    validator. Equal wheels and sources give equal bytes.
+    """
+    target = this_platform()
+    version = read_toml("blender_manifest.toml")["version"]
+    with tempfile.TemporaryDirectory() as scratch:
+        stage = Path(scratch, "stage")
+        unwanted = ignore_patterns("__pycache__", "*.pyc")
+        copytree(ROOT / "blender_trellis", stage, ignore=unwanted)
+        for name in ("LICENSE", "README.md"):
+            copy2(ROOT / name, stage / name)
+        download_wheels(python, target, stage / "wheels")
+        wheels = sorted(wheel.name for wheel in (stage / "wheels").iterdir())
+        (stage / "blender_manifest.toml").write_text(filled_manifest(target, wheels), "utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        made = out / f"blender_trellis-{version}-{target}.zip"
+        zip_folder(stage, made)
+    validate(python, made)
+    return made
+
+
+def download_wheels(python: Path, target: str, folder: Path) -> None:
+    """Everything the extension imports and Blender lacks, for each Python that Blender has."""
+    wanted = [name for name in requirements("local") if not name.startswith("numpy")]
+    pip_download(python, target, OLDEST_PYTHON, wanted, folder)
+    compiled = list(folder.glob(f"*-cp{OLDEST_PYTHON}-cp{OLDEST_PYTHON}-*.whl"))
+    pins = ["==".join(wheel.name.split("-")[:2]) for wheel in compiled]
+    for version in NEWER_PYTHONS:
+        pip_download(python, target, version, ["--no-deps", *pins], folder)
+        for wheel in list(folder.glob(f"*-cp{version}-cp{version}-*.whl")):
+            wheel.rename(folder / wheel.name.replace(f"-cp{version}", f"-0-cp{version}", 1))
+
+
+def pip_download(
+    python: Path, target: str, version: str, wanted: Sequence[str], folder: Path
+) -> None:
+    where = [f"--platform={name}" for name in WHEEL_PLATFORMS[target]]
+    abis = ["--implementation=cp", f"--abi=cp{version}", "--abi=abi3", "--abi=none"]
+    command = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    which = ["--only-binary=:all:", f"--python-version={version}", *abis, *where]
+    if run(python, *command, *which, "--dest", str(folder), *wanted):
+        raise BuildError(f"pip could not download the wheels for {target}, Python {version}.")
+
+
+def filled_manifest(target: str, wheels: Sequence[str]) -> str:
+    """blender_manifest.toml with the platform and the wheels, which must precede its tables."""
+    lines = [f'platforms = ["{target}"]', "wheels = ["]
+    lines += [f'  "./wheels/{name}",' for name in wheels]
+    before, table, after = (
+        (ROOT / "blender_manifest.toml").read_text("utf-8").partition("\n[permissions]")
+    )
+    return before + "\n" + "\n".join([*lines, "]"]) + "\n" + table + after
+
+
+def zip_folder(folder: Path, made: Path) -> None:
+    """Zips a folder's contents so that equal contents give equal bytes: sorted, one fixed time."""
+    with zipfile.ZipFile(made, "w") as archive:
+        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+            if path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
+                entry.create_system, entry.external_attr = 3, 0o100644 << 16
+                packed = path.suffix == ".whl"
+                entry.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+
+
+def validate(python: Path, made: Path) -> None:
+    validator = next(python.parent.parent.rglob("addons_core/bl_pkg/cli/blender_ext.py"))
+    if run(python, str(validator), "validate", str(made)):
+        raise BuildError(f"Blender would refuse {made.name}: see its message above.")
+
+
+# -- Command line --------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 - people start this with what they have
+        sys.exit("build.py needs Python 3.11 or newer.")
+    own, passed_on = list(arguments), list[str]()
+    if "--" in own:
+        own, passed_on = own[: own.index("--")], own[own.index("--") + 1 :]
+    parser = argparse.ArgumentParser(prog="build.py", description=(__doc__ or "").split("\n\n")[0])
+    parser.set_defaults(command=None, pytest=passed_on)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for command in (demo, test, lint, bench, package, docs):
+        entry = commands.add_parser(
+            command.__name__, help=command.__doc__, description=command.__doc__
+        )
+        entry.set_defaults(command=command)
+        if command is test:
+            entry.usage = "build.py test [--blender X.Y]... [-- PYTEST ARGUMENTS]"
+            entry.add_argument(
+                "--blender",
+                action="append",
+                choices=[*BLENDERS, "all"],
+                help="test with this Blender; may be given several times (default: that of .venv)",
+            )
+    options = parser.parse_args(own)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    if passed_on and options.command is not test:
+        parser.error("only test takes arguments after --")
+    try:
+        return int(options.command(options))
+    except BuildError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

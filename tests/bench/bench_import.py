@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long an import holds the interface: Blender's own importer against the append of a prepared .blend.
+
+`python tests/bench/bench_import.py`, in any Python with bpy. Every figure is the median of fresh processes, which take
+turns so that a busy machine disturbs all alike.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "scene")]
+RUNS = 7  # a machine with two cores disturbs single runs by a third
+LIMIT = 1 / 15
+METHODS = ("stock", "stock+undo", "append", "append+undo")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sphere grid of about `vertices` vertices with three textures of `texture` pixels a side."""
+
+    name: str
+    vertices: int
+    texture: int
+
+
+CASES = (Case("500k-2K", 500_000, 2048), Case("1M-4K", 1_000_000, 4096))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds, each the median of RUNS processes; `prepare` is spent in the second Blender."""
+
+    case: str
+    stock: float
+    stock_undo: float
+    append: float
+    append_undo: float
+    prepare: float
+
+    @property
+    def ratio(self) -> float:
+        """Of what a user waits for, who gets an undo step with either."""
+        return self.append_undo / self.stock_undo
+
+
+def make(case: Case, folder: Path) -> Path:
+    """A rough sphere with noise textures, which no encoder makes small."""
+    import glbs
+    import numpy as np
+
+    rings = int((case.vertices / 2) ** 0.5)
+    shape = glbs.sphere(rings, 2 * rings)
+    x, y, z = shape.positions.T * 20
+    bumps = 1 + 0.005 * np.sin(x) * np.sin(y) * np.sin(z)
+    shape.positions = (shape.positions * bumps[:, None]).astype(np.float32)
+    roles = ("baseColor", "metallicRoughness", "normal")
+    pictures = {role: glbs.picture(i, case.texture) for i, role in enumerate(roles)}
+    return glbs.write(folder / f"{case.name}.glb", [shape], glbs.Material(pictures))
+
+
+def freeze(method: str, path: Path) -> float:
+    """Seconds that `method` holds the main thread of this process."""
+    import bpy
+
+    from blender_trellis.scene.append import append, push_undo
+
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    push_undo("Before")
+    start = time.perf_counter()
+    if method.startswith("stock"):
+        bpy.ops.import_scene.gltf(filepath=str(path))
+    else:
+        append(path, scene=bpy.context.scene)
+    if method.endswith("undo"):
+        push_undo("Import")
+    return time.perf_counter() - start
+
+
+def _fresh(method: str, path: Path) -> float:
+    command = [sys.executable, __file__, method, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def measure(case: Case, folder: Path) -> Row:
+    from blender_trellis.scene.importer import write_blend
+    from blender_trellis.scene.recipe import Recipe
+
+    glb = make(case, folder)
+    blend = folder / f"{case.name}.blend"
+    start = time.perf_counter()
+    write_blend(glb, Recipe("local/draft"), blend, name=case.name)
+    prepare = time.perf_counter() - start
+    times: dict[str, list[float]] = {method: [] for method in METHODS}
+    for _ in range(RUNS):
+        for method in METHODS:
+            times[method].append(_fresh(method, glb if "stock" in method else blend))
+    return Row(case.name, *(statistics.median(times[method]) for method in METHODS), prepare)
+
+
+def run() -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="trellis-bench-") as folder:
+        return [measure(case, Path(folder)) for case in CASES]
+
+
+def main() -> int:
+    if len(sys.argv) == 3:
+        sys.stdout.write("\n" + json.dumps(freeze(sys.argv[1], Path(sys.argv[2]))) + "\n")
+        return 0
+    rows = run()
+    lines = [
+        "Import: seconds in which the interface stands still (prepare is spent in the second Blender)"
+    ]
+    heads = ("model", "stock", "with undo", "append", "with undo", "ratio", "prepare")
+    lines.append("".join(f"{head:>11}" for head in heads))
+    for row in rows:
+        seconds = (row.stock, row.stock_undo, row.append, row.append_undo)
+        ratio = f"1/{1 / row.ratio:.1f}"
+        cells = "".join(f"{value:11.3f}" for value in seconds)
+        lines.append(f"{row.case:>11}{cells}{ratio:>11}{row.prepare:11.2f}")
+    lines.append(f"Limit of the ratio, undo on both sides: 1/{1 / LIMIT:.0f}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0 if all(row.ratio <= LIMIT for row in rows) else 1
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    sys.exit(main())

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line and the Python interface when all goes well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import REPOSITORY, run_trellis, trellis_command
+from sidecar import draft_shapes
+
+from blender_trellis import api
+from blender_trellis.endpoints.base import VIEWS
+from blender_trellis.endpoints.schema import schemas
+from blender_trellis.errors import ParameterError
+
+pytestmark = pytest.mark.usefixtures("config")
+EXAMPLE = REPOSITORY / "docs" / "images" / "robot.png"
+SLOW = ("--set", "resolution=1536", "--set", "texture_size=4096")
+RESULT_KEYS = {"event", "state", "job_id", "endpoint", "files", "seed", "cost", "request_id"}
+PROGRESS_KEYS = {"event", "state", "stage", "step", "steps", "fraction", "message"}
+
+
+def test_generate_as_the_readme_shows_it(tmp_path: Path) -> None:
+    output = tmp_path / "Ordner mit Leerzeichen" / "Modell 人.glb"
+    output.parent.mkdir()
+    arguments = ("generate", EXAMPLE, "--endpoint", "local/draft", "--set", "texture_size=1024")
+    done = run_trellis(*arguments, "--output", output, "--json")
+    assert done.code == 0, done
+    assert set(done.last) == RESULT_KEYS
+    assert done.last["event"] == "result"
+    assert done.last["state"] == "ready"
+    assert done.last["endpoint"] == "local/draft"
+    assert done.last["files"] == [str(output)]
+    assert done.last["cost"] is None
+    for line in done.lines[:-1]:
+        assert set(line) == PROGRESS_KEYS and line["event"] == "progress"
+    assert {"prepared", "running", "downloading"} <= {line["state"] for line in done.lines}
+
+    model = draft_shapes.read(output.read_bytes())
+    draft_shapes.assert_solid(model)
+    assert abs(model.points).max() <= 0.5
+
+    again = run_trellis(
+        *arguments, "--set", f"seed={done.last['seed']}", "--output", tmp_path / "2.glb", "--json"
+    )
+    assert again.code == 0
+    assert (tmp_path / "2.glb").read_bytes() == output.read_bytes()
+    assert again.last["job_id"] != done.last["job_id"]
+
+
+def test_without_json_the_last_line_is_the_file(tmp_path: Path, picture: Path, home: Path) -> None:
+    done = run_trellis("generate", picture, "--set", "resolution=512", "--set", "texture_size=512")
+    assert done.code == 0
+    path = Path(done.out.strip())
+    assert path.parent == home / "results"
+    assert path.read_bytes()[:4] == b"glTF"
+    assert "100 %" in done.err and "\r" not in done.err
+
+
+def test_four_views(tmp_path: Path) -> None:
+    views = [EXAMPLE.with_name(f"truck-{view}.png") for view in VIEWS]
+    done = run_trellis("generate", *views, "--output", tmp_path / "x.glb", "--json")
+    assert done.code == 0, done
+    draft_shapes.assert_solid(draft_shapes.read((tmp_path / "x.glb").read_bytes()))
+
+
+def test_a_blend_opens_with_its_textures_packed(tmp_path: Path, picture: Path) -> None:
+    output = tmp_path / "Szene ü.blend"
+    done = run_trellis("generate", picture, "--output", output, "--json")
+    assert done.code == 0, done
+    code = (
+        "import bpy, json, sys\n"
+        "bpy.ops.wm.open_mainfile(filepath=sys.argv[1])\n"
+        "objects = [o for o in bpy.context.scene.objects if o.type == 'MESH']\n"
+        "print('@', json.dumps([len(objects), json.loads(objects[0]['trellis']),"
+        " [i.packed_file is not None for i in bpy.data.images if i.source == 'FILE']]))"
+    )
+    opened = subprocess.run(
+        [sys.executable, "-c", code, output], capture_output=True, text=True, check=True
+    )
+    line = next(line for line in opened.stdout.splitlines() if line.startswith("@"))
+    count, recipe, packed = json.loads(line[1:])
+    assert count == 1
+    assert packed == [True, True]
+    assert recipe["job_id"] == done.last["job_id"]
+    assert recipe["seed"] == done.last["seed"]
+    assert recipe["images"] == [picture.name]
+
+
+def test_endpoints_as_json_schema() -> None:
+    assert run_trellis("endpoints", "--json").last == schemas()
+    assert run_trellis("endpoints", "local/draft", "--json").last == {
+        "local/draft": schemas()["local/draft"]
+    }
+    table = run_trellis("endpoints").out
+    for name, schema in schemas().items():
+        assert f"{name}  ({schema['title']}" in table
+        for wire in schema["properties"]:
+            assert f"  {wire} " in table
+
+
+def test_jobs_are_listed_shown_and_forgotten(picture: Path) -> None:
+    made = run_trellis("generate", picture, "--set", "resolution=512", "--json").last
+    (listed,) = run_trellis("jobs", "list", "--json").lines
+    assert listed["id"] == made["job_id"] and listed["state"] == "ready"
+    shown = run_trellis("jobs", "show", made["job_id"], "--json").last
+    assert shown == listed
+    assert made["job_id"] in run_trellis("jobs").out
+    assert run_trellis("jobs", "forget", made["job_id"]).code == 0
+    assert run_trellis("jobs").out.strip() == "No jobs."
+    assert Path(made["files"][0]).exists(), "forgetting a job must not delete what it made"
+
+
+def test_interrupting_cancels(picture: Path) -> None:
+    arguments = ("generate", picture, *SLOW, "--json")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        trellis_command(*arguments), env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    with process, process.stdout:
+        for line in process.stdout:
+            if json.loads(line)["state"] == "running":
+                process.send_signal(signal.SIGINT)
+                break
+        last = [json.loads(line) for line in process.stdout][-1]
+        assert process.wait(60) == 130
+    assert (last["event"], last["state"], last["kind"]) == ("error", "cancelled", "CancelledError")
+    (job,) = run_trellis("jobs", "--json").lines
+    assert job["state"] == "cancelled"
+
+
+def test_a_job_is_cancelled_from_another_process(picture: Path) -> None:
+    arguments = ("generate", picture, *SLOW, "--json")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        trellis_command(*arguments), env=environment, stdout=subprocess.DEVNULL
+    )
+    with process:
+        deadline = time.monotonic() + 30
+        while not (jobs := run_trellis("jobs", "--json").lines):
+            assert time.monotonic() < deadline
+        assert run_trellis("jobs", "cancel", jobs[0]["id"]).code == 0
+        assert process.wait(60) == 130
+
+
+def test_a_timeout_leaves_the_job_to_resume(picture: Path) -> None:
+    done = run_trellis("generate", picture, *SLOW, "--timeout", "0.2", "--json")
+    assert done.code == 4
+    assert done.last["state"] == "uncertain"
+    assert "jobs resume" in done.last["message"]
+    resumed = run_trellis("jobs", "resume", "--json")
+    assert resumed.code == 0
+    assert resumed.last["job_id"] == done.last["job_id"]
+
+
+def test_doctor_tells_everything_but_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAL_KEY", "very-secret-key")
+    done = run_trellis("doctor", "--json")
+    assert done.code == 0
+    assert done.last["FAL_KEY"] == "present"
+    assert done.last["RUNWARE_API_KEY"] == "not set"
+    assert done.last["endpoints"] == "local/draft"
+    assert "very-secret" not in done.out + done.err + run_trellis("doctor").out
+
+
+class TestApi:
+    """blender_trellis.api"""
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self) -> object:
+        api._runner.cache_clear()
+        yield
+        api._runner().close()
+        api._runner.cache_clear()
+
+    def test_generate(self, picture: Path, tmp_path: Path) -> None:
+        stages: list[str] = []
+        result = api.generate(
+            [picture],
+            endpoint="local/draft",
+            seed=7,
+            resolution=512,
+            output=tmp_path / "a.glb",
+            on_event=lambda event: stages.append(event.stage),
+        )
+        assert result.seed == 7
+        assert result.parameters["resolution"] == 512
+        assert result.files[0].read_bytes() == (tmp_path / "a.glb").read_bytes()
+        assert "texture" in stages or "mesh" in stages
+        draft_shapes.assert_solid(draft_shapes.read(result.files[0].read_bytes()), genus=0)
+
+    def test_errors_are_classes(self, picture: Path) -> None:
+        with pytest.raises(ParameterError) as caught:
+            api.generate([picture], texture_size=3)
+        assert caught.value.parameter == "texture_size" or "texture_size" in caught.value.message

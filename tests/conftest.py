@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all tests share: a home folder of their own (with a name that must be handled everywhere), and one sidecar."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from blender_trellis.config import Config
+from blender_trellis.services import sidecar
+
+HOME_NAME = "Zuhause mit Größe 家"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_foreign_settings() -> Iterator[None]:
+    """Nothing of the user's own environment reaches a test."""
+    patch = pytest.MonkeyPatch()
+    for name in [*os.environ]:
+        if name.startswith("TRELLIS_") or name in ("FAL_KEY", "RUNWARE_API_KEY"):
+            patch.delenv(name)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def shared_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Address and token of a real sidecar that tests may share."""
+    home = tmp_path_factory.mktemp("sidecar") / HOME_NAME
+    yield sidecar.ensure(home)
+    sidecar.stop(home)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder, known to this process and its children."""
+    path = tmp_path / HOME_NAME
+    monkeypatch.setenv("TRELLIS_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def own_sidecar(home: Path) -> Iterator[Path]:
+    """The home folder of a sidecar that this test may start, kill and start again."""
+    yield home
+    sidecar.stop(home)
+
+
+@pytest.fixture
+def config(home: Path, shared_sidecar: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A configuration with its own journal and the shared sidecar; children see the same."""
+    monkeypatch.setenv("TRELLIS_SIDECAR_URL", shared_sidecar[0])
+    monkeypatch.setenv("TRELLIS_SIDECAR_TOKEN", shared_sidecar[1])
+    return Config.load()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A simple subject with alpha: a red disc above a blue square."""
+    path = tmp_path / "Ein Männchen 人.png"
+    image = Image.new("RGBA", (256, 256))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((88, 120, 168, 240), fill=(30, 60, 200, 255))
+    draw.ellipse((68, 16, 188, 136), fill=(210, 40, 30, 255))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder of this test alone, so that what is left behind can be seen."""
+    path = tmp_path / "temporary files"
+    path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(path))
+    return path

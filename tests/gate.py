@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A proxy in front of a real server that can hold, break or fail requests at an exact point.
+
+It lets a test stop time: the client waits, the test looks at the world or kills a process, and nothing else happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+
+Point = Literal["before", "after", "half"]
+
+
+@dataclass
+class Rule:
+    """What happens to requests whose "METHOD path" matches: at `point`, call `act`, up to `times` times.
+
+    `before` the request is passed on, `after` the server answered but before the client hears of it, or when `half` of the
+    answer's body has been sent. `act` returns an HTTP answer to give instead, None to go on, or "drop" to cut the connection.
+    """
+
+    pattern: str
+    point: Point
+    act: Callable[[], Any]
+    times: int = 10**9
+    reached: threading.Event = field(default_factory=threading.Event)
+
+
+class Gate:
+    """A context manager; `url` is where clients go."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._release = threading.Event()
+        self.rules: list[Rule] = []
+        self.seen: list[str] = []
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _any(self) -> None:
+                gate._pass_on(self)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any  # noqa: N815
+
+            def log_message(self, *args: Any) -> None:
+                """Quiet."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *args: Any) -> None:
+                """A client that was killed is no news."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Gate:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._release.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def hold(self, pattern: str, point: Point) -> threading.Event:
+        """Let matching requests wait until the gate closes; the event says that one has come."""
+        return self.on(pattern, point, lambda: "drop" if self._release.wait() else None)
+
+    def on(
+        self, pattern: str, point: Point, act: Callable[[], Any], times: int = 10**9
+    ) -> threading.Event:
+        """Add a rule; the event says that it has been met."""
+        rule = Rule(pattern, point, act, times)
+        self.rules.append(rule)
+        return rule.reached
+
+    def _act(self, line: str, point: Point) -> Any:
+        for rule in self.rules:
+            if rule.point == point and rule.times and re.search(rule.pattern, line):
+                rule.times -= 1
+                rule.reached.set()
+                return rule.act()
+        return None
+
+    def _pass_on(self, handler: BaseHTTPRequestHandler) -> None:
+        line = f"{handler.command} {handler.path}"
+        body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+        self.seen.append(line)
+        answer = self._act(line, "before")
+        if answer is None:
+            headers = dict(handler.headers) | {"host": urlsplit(self._target).netloc}
+            headers.pop("Host", None)
+            answer = httpx.request(
+                handler.command,
+                self._target + handler.path,
+                content=body,
+                headers=headers,
+                timeout=60,
+            )
+            answer = self._act(line, "after") or answer
+        if answer == "drop":
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        content = answer.content
+        if "json" in answer.headers.get("content-type", ""):
+            content = content.replace(self._target.encode(), self.url.encode())
+        self._answer(handler, line, answer, content)
+
+    def _answer(
+        self, handler: BaseHTTPRequestHandler, line: str, answer: httpx.Response, content: bytes
+    ) -> None:
+        handler.send_response(answer.status_code)
+        for name, value in answer.headers.items():
+            if name not in (
+                "content-length",
+                "transfer-encoding",
+                "connection",
+                "content-encoding",
+            ):
+                handler.send_header(name, value)
+        handler.send_header("content-length", str(len(content)))
+        handler.end_headers()
+        middle = len(content) // 2
+        handler.wfile.write(content[:middle])
+        if self._act(line, "half") == "drop":
+            handler.close_connection = True
+            handler.connection.close()
+            return
+        handler.wfile.write(content[middle:])

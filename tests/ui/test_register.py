@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Enabling and disabling: everything is there, described, and nothing stays behind."""
+
+import threading
+
+import bpy
+import pytest
+
+import blender_trellis
+from blender_trellis.ui import operators, operators_images, preferences, pump
+
+OPERATORS = [*operators.CLASSES, *operators_images.CLASSES]
+
+
+def traces() -> dict[str, object]:
+    handlers = {name: getattr(bpy.app.handlers, name) for name in dir(bpy.app.handlers)}
+    return {
+        "types": {name for name in dir(bpy.types) if "trellis" in name.lower()},
+        "operators": dir(bpy.ops.trellis),
+        "properties": [name for name in dir(bpy.types.Scene) if "trellis" in name],
+        "handlers": {name: len(value) for name, value in handlers.items() if type(value) is list},
+        "timer": bpy.app.timers.is_registered(pump.tick),
+        "threads": {each.name for each in threading.enumerate() if "trellis" in each.name},
+    }
+
+
+def test_registering_twice_and_unregistering_leaves_no_trace(home):
+    before = traces()
+    for _ in range(2):
+        blender_trellis.register()
+        assert bpy.app.timers.is_registered(pump.tick)
+        blender_trellis.unregister()
+    assert traces() == before
+
+
+def test_unregistering_with_a_job_on_its_way_leaves_no_thread_process_or_file(
+    extension, until, asked, temporary
+):
+    until(lambda: extension.runner is not None)
+    blender_trellis.unregister()
+    assert not [each for each in threading.enumerate() if "trellis" in each.name]
+    assert not list(temporary.iterdir())
+    blender_trellis.register()
+
+
+@pytest.mark.parametrize("cls", OPERATORS, ids=lambda cls: cls.bl_idname)
+def test_every_operator_says_what_it_does(extension, cls):
+    operator = getattr(bpy.ops.trellis, cls.bl_idname.partition(".")[2])
+    described = operator.get_rna_type()
+    assert described.name == cls.bl_label and "INTERNAL" not in cls.bl_options
+    assert len(described.description) > 20 and not described.description.endswith(".")
+    for prop in described.properties:
+        shown = not prop.is_hidden and prop.identifier != "rna_type"
+        assert not shown or (prop.name and prop.description), prop.identifier
+
+
+def test_keys_are_hidden_and_never_on_the_scene(extension):
+    properties = preferences.TRELLIS_AddonPreferences.bl_rna.properties
+    for name in ("fal_key", "runware_key", "sidecar_token"):
+        assert properties[name].subtype == "PASSWORD"
+    names = {prop.identifier for prop in bpy.context.scene.trellis.bl_rna.properties}
+    assert not {name for name in names if "key" in name or "token" in name}
+
+
+def test_the_environment_wins_over_the_preferences(extension, monkeypatch):
+    monkeypatch.setenv("FAL_KEY", "from-the-environment")
+    assert preferences.config().fal_key == "from-the-environment"

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""build.py: finding a Python, setting up, running the tests apart from the user's own files, packing."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import blender_trellis
+
+ROOT = Path(__file__).parents[2]
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def build() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("trellis_build", ROOT / "build.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+
+
+def test_a_python_that_does_not_start_is_passed_over(build, monkeypatch):
+    broken = [[sys.executable, "-c", "raise SystemExit(127)"], ["no-such-program-anywhere"]]
+    monkeypatch.setattr(build, "python_candidates", lambda version: [*broken, [sys.executable]])
+    command, version = build.find_python(RUNNING)
+    assert command == [sys.executable]
+    assert version == sys.version
+
+
+def test_a_python_of_another_version_is_passed_over(build, monkeypatch):
+    monkeypatch.setattr(build, "python_candidates", lambda version: [[sys.executable]])
+    assert build.find_python("3.98") is None
+
+
+def test_a_missing_python_is_named_and_ends_with_2(build, monkeypatch, capsys):
+    monkeypatch.setattr(build, "find_python", lambda version: None)
+    assert build.main(["test", "--blender", "4.2"]) == 2
+    assert "Install Python 3.11" in capsys.readouterr().err
+
+
+def test_every_blender_left_out_is_named(build, monkeypatch, capsys):
+    found = build.find_python
+    monkeypatch.setattr(build, "find_python", lambda v: found(RUNNING) if v == RUNNING else None)
+    monkeypatch.setattr(build, "environment", lambda blender: Path(sys.executable))
+    monkeypatch.setattr(build, "run_pytest", lambda python, arguments: (0, "1 passed"))
+    assert build.main(["test", "--blender", "all"]) == 0
+    said = capsys.readouterr().out
+    for blender, (python, _numpy) in build.BLENDERS.items():
+        heading = "Testing with" if python == RUNNING else "Left out:"
+        assert f"{heading} Blender {blender}" in said
+
+
+def test_one_failing_blender_fails_the_whole_run(build, monkeypatch, capsys):
+    results = iter([(1, "1 failed"), (0, "1 passed")])
+    monkeypatch.setattr(build, "environment", lambda blender: Path(sys.executable))
+    monkeypatch.setattr(build, "run_pytest", lambda python, arguments: next(results))
+    assert build.main(["test", "--blender", "4.2", "--blender", "5.0"]) == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Blender 4.2: 1 failed",
+        "Blender 5.0: 1 passed",
+    ]
+
+
+def test_an_interrupted_set_up_is_repeated_and_a_finished_one_is_kept(build, monkeypatch, tmp_path):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    installs: list[list[str]] = []
+
+    def install(python: Path, wanted: list[str]) -> None:
+        installs.append(wanted)
+        assert python.exists()
+        if len(installs) == 1:
+            raise build.BuildError("the network went away")
+
+    monkeypatch.setattr(build, "pip_install", install)
+    with pytest.raises(build.BuildError):
+        build.environment()
+    first = build.environment()
+    assert build.environment() == first
+    assert len(installs) == 2
+    assert any(name.startswith("bpy==") for name in installs[1])
+
+    project = tmp_path / "pyproject.toml"
+    project.write_text(
+        project.read_text("utf-8").replace('"httpx>=0.28"', '"httpx>=0.27"'), "utf-8"
+    )
+    build.environment()
+    assert len(installs) == 3
+
+
+def test_tests_run_apart_from_the_users_files_and_keys(build, monkeypatch, tmp_path):
+    inner = tmp_path / "test_inner.py"
+    inner.write_text(
+        "import os\n"
+        "def test_apart():\n"
+        "    assert 'FAL_KEY' not in os.environ\n"
+        "    assert os.environ['TRELLIS_HOME'] != 'mine'\n"
+        "    assert os.environ['BLENDER_USER_RESOURCES'] != 'mine'\n"
+        "def test_fails():\n"
+        "    assert os.environ.get('NO_SUCH_VARIABLE')\n",
+        "utf-8",
+    )
+    for name in ("FAL_KEY", "TRELLIS_HOME", "BLENDER_USER_RESOURCES"):
+        monkeypatch.setenv(name, "mine")
+    arguments = ["-q", "-p", "no:cacheprovider", str(inner)]
+    status, summary = build.run_pytest(Path(sys.executable), arguments)
+    assert status == 1
+    assert "1 failed, 1 passed" in summary
+
+
+def test_equal_folders_make_equal_zips(build, tmp_path):
+    for name, time in (("one", 1_000_000_000), ("two", 1_700_000_000)):
+        folder = tmp_path / name
+        (folder / "wheels").mkdir(parents=True)
+        for file, text in (("b.py", "b"), ("a.py", "a"), ("wheels/w.whl", "w")):
+            (folder / file).write_text(text, "utf-8")
+            os.utime(folder / file, (time, time))
+        build.zip_folder(folder, tmp_path / f"{name}.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.namelist() == ["a.py", "b.py", "wheels/w.whl"]
+        assert archive.read("wheels/w.whl") == b"w"
+
+
+def test_the_packages_manifest_names_platform_and_wheels(build):
+    source = tomllib.loads((ROOT / "blender_manifest.toml").read_text("utf-8"))
+    filled = tomllib.loads(build.filled_manifest("linux-x64", ["a.whl", "b.whl"]))
+    assert filled.pop("platforms") == ["linux-x64"]
+    assert filled.pop("wheels") == ["./wheels/a.whl", "./wheels/b.whl"]
+    assert filled == source
+
+
+def test_the_version_is_one():
+    manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert manifest["version"] == project["version"] == blender_trellis.__version__
+
+
+def test_without_a_command_help_is_shown(build, capsys):
+    assert build.main([]) == 0
+    said = capsys.readouterr().out
+    for command in ("demo", "test", "lint", "bench", "package", "docs"):
+        assert f"    {command} " in said
+
+
+def test_only_test_passes_arguments_on(build, capsys):
+    with pytest.raises(SystemExit) as stop:
+        build.main(["lint", "--", "-k", "anything"])
+    assert stop.value.code == 2
+    assert "only test" in capsys.readouterr().err

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings: what wins, what is refused, and that keys do not show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blender_trellis.config import Config, check_base_url
+from blender_trellis.errors import InputError
+from blender_trellis.home import default_home
+
+
+def test_the_environment_wins_over_preferences(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAL_KEY", " from the environment ")
+    monkeypatch.setenv("TRELLIS_HOME", str(tmp_path / "environment"))
+    config = Config.load(fal_key="preferred", runware_key="preferred", home=tmp_path / "preferred")
+    assert config.fal_key == "from the environment"
+    assert config.runware_key == "preferred"
+    assert config.home == tmp_path / "environment"
+
+
+def test_preferences_win_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TRELLIS_HOME", raising=False)
+    config = Config.load(home=tmp_path, fal_queue_url="https://queue.example/", runware_url="")
+    assert config.home == tmp_path
+    assert config.fal_queue_url == "https://queue.example"
+    assert config.runware_url == "https://api.runware.ai/v1"
+    assert Config.load().home == default_home()
+
+
+def test_keys_do_not_show() -> None:
+    config = Config(Path("x"), fal_key="secret-1", runware_key="secret-2", sidecar_token="secret-3")
+    assert "secret" not in repr(config) + str(config)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "http://localhost", "http://[::1]:5", "https://a.example/v1"]
+)
+def test_base_urls_that_are_taken(url: str) -> None:
+    assert check_base_url(f"{url}/", "X") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a.example",
+        "http://127.0.0.1.evil.example",
+        "ftp://localhost",
+        "localhost:8000",
+        "https://",
+        "http://[::2]",
+    ],
+)
+def test_base_urls_that_are_refused(url: str) -> None:
+    with pytest.raises(InputError, match="X "):
+        check_base_url(url, "X")
