@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """WHAT can be asked for: a pydantic model per endpoint, a file per service.
 
-Importing this package, and `schema`, loads no third-party module; `get` and `models` load pydantic, on first use.
-To add an endpoint: write its class in its service's file, list it in `models`, run `python build.py docs`.
+Importing this package, `schema` and `prices` loads no third-party module; `get` and `models` load pydantic, on first use.
+To add an endpoint: write its class, with an `id`, in its service's file, and its price in `prices`; run `python build.py docs`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def models() -> dict[str, type[Endpoint]]:
-    """Every endpoint's model, by id."""
+    """Every endpoint's model, by id: the classes in the services' files that have an `id` of their own, in their order."""
     from . import fal, local, runware
+    from .base import Endpoint
 
-    every: tuple[type[Endpoint], ...] = (
-        local.LocalDraft,
-        local.LocalTrellis2,
-        fal.FalTrellis2,
-        fal.FalTrellis2Lora,
-        fal.FalTrellis,
-        fal.FalTrellisMulti,
-        runware.RunwareTrellis2,
-    )
-    return {model.id: model for model in every}
+    return {
+        found.id: found
+        for module in (local, fal, runware)
+        for found in vars(module).values()
+        if isinstance(found, type)
+        and issubclass(found, Endpoint)
+        and found.__module__ == module.__name__
+        and "id" in vars(found)
+    }
 
 
 def get(endpoint: str) -> type[Endpoint]:

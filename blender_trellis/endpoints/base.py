@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ParameterError
+from ..errors import EndpointError, ParameterError
 from .schema import describe_range
 
 STAGES = ("image", "structure", "shape", "texture", "mesh", "delivery")
@@ -29,6 +29,7 @@ def parameter(
     unit: str = "",
     wire: str | None = None,
     header: str | None = None,
+    query: str | None = None,
     source: str | None = None,
     advanced: bool = False,
     always: bool = False,
@@ -37,12 +38,13 @@ def parameter(
     """One parameter. `default=None` means that the service does not document its default, so unset stays unset.
 
     `always` sends the value even when it equals the default, so that price and result do not hang on a default that a
-    service may change. `header` sends it as that HTTP header instead of in the body. `source` is where the parameter
-    is documented, if elsewhere than its endpoint.
+    service may change. `header` and `query` send it as that HTTP header, or as that parameter of the URL, instead of in
+    the body. `source` is where the parameter is documented, if elsewhere than its endpoint.
     """
     assert stage in STAGES
     extra: dict[str, Any] = {"stage": stage, "unit": unit, "advanced": advanced, "always": always}
     extra |= {"header": header} if header else {}
+    extra |= {"query": query} if query else {}
     extra |= {"source": source} if source else {}
     return Field(
         default, alias=wire, title=label, description=help, json_schema_extra=extra, **limits
@@ -64,7 +66,7 @@ def seed(*, wire: str | None = None, maximum: int = 2**31 - 1) -> Any:
 
 
 class Endpoint(BaseModel):
-    """A checked request to one endpoint, without its images."""
+    """A checked request to one endpoint, without its images and its mesh."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -75,6 +77,11 @@ class Endpoint(BaseModel):
     image_key: ClassVar[str]
     max_images: ClassVar[int] = 1
     max_side: ClassVar[int] = 2048  # pixels; a larger picture is scaled down before it is sent
+    mesh_key: ClassVar[str] = ""  # where the mesh's URL goes, at an endpoint that takes one
+    fixed: ClassVar[dict[str, Any]] = {}  # what every body begins with
+    # What may be given in place of a picture's file, and goes out as it is: "url", "uuid"
+    references: ClassVar[frozenset[str]] = frozenset()
+    unconfirmed: ClassVar[bool] = False  # no documentation of the service itself names it
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -115,23 +122,36 @@ class Endpoint(BaseModel):
         dump = self.model_dump(by_alias=True)
         return {name: value for name, value in dump.items() if value is not None}
 
-    def _sent(self, *, headers: bool) -> dict[str, Any]:
+    def _sent(self, place: str) -> dict[str, Any]:
+        """What goes into the "body", as a "header" or into the "query", by its name there."""
         sent = {}
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             assert isinstance(extra, dict)
+            elsewhere = "header" in extra or "query" in extra
+            there = extra.get(place) if place != "body" else not elsewhere and (field.alias or name)
             value = getattr(self, name)
-            if value is None or ("header" in extra) is not headers:
-                continue
-            if extra["always"] or value != field.default:
-                sent[str(extra["header"]) if headers else field.alias or name] = value
+            if there and value is not None and (extra["always"] or value != field.default):
+                sent[str(there)] = value
         return sent
 
-    def body(self, images: Sequence[str]) -> dict[str, Any]:
-        """The request's JSON body. `images` are URLs or data URIs, as many as `max_images` allows."""
+    def body(self, images: Sequence[str], mesh: str = "") -> dict[str, Any]:
+        """The request's JSON body.
+
+        `images` are URLs, data URIs or other `references`, as many as `max_images` allows; `mesh` is the URL of a mesh.
+
+        Raises:
+            EndpointError: a mesh is missing, or is none of this endpoint's inputs.
+        """
+        if bool(mesh) != bool(self.mesh_key):
+            wants = "needs a mesh: give one" if self.mesh_key else "takes no mesh: leave it out"
+            raise EndpointError(f"{self.id} {wants}.")
+        inputs: dict[str, Any] = {
+            self.image_key: images[0] if self.max_images == 1 else list(images)
+        }
+        inputs |= {self.mesh_key: mesh} if mesh else {}
         body: dict[str, Any] = {}
-        one = images[0] if self.max_images == 1 else list(images)
-        for name, value in {self.image_key: one, **self._sent(headers=False)}.items():
+        for name, value in {**self.fixed, **inputs, **self._sent("body")}.items():
             *path, last = name.split(".")
             inner = body
             for key in path:
@@ -141,4 +161,8 @@ class Endpoint(BaseModel):
 
     def headers(self) -> dict[str, str]:
         """Parameters which the service takes as HTTP headers."""
-        return {name: str(value) for name, value in self._sent(headers=True).items()}
+        return {name: str(value) for name, value in self._sent("header").items()}
+
+    def query(self) -> dict[str, str]:
+        """Parameters which the service takes in the URL."""
+        return {name: str(value) for name, value in self._sent("query").items()}

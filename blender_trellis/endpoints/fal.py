@@ -9,9 +9,12 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from .base import Endpoint, parameter, seed
+from .schema import HTTP_URL, HTTPS_URL
 from .trellis2 import (
+    FAL_TYPES,
     MeshExtraction,
     StageSampling,
+    TextureSampling,
     decimation_target,
     guidance,
     resolution,
@@ -20,6 +23,8 @@ from .trellis2 import (
 )
 
 _LIFETIME = "X-Fal-Object-Lifecycle-Preference"
+_HEADERS = "https://fal.ai/docs/documentation/model-apis/common-parameters.md"
+_QUEUE = "https://docs.fal.ai/documentation/model-apis/inference/queue"
 
 
 class _Fal(Endpoint):
@@ -27,8 +32,31 @@ class _Fal(Endpoint):
 
     service = "fal"
     image_key = "image_url"
+    references = frozenset({"url"})
 
     seed: int = seed()
+    queue_priority: Literal["normal", "low"] = parameter(
+        "normal",
+        stage="delivery",
+        label="Priority",
+        help="Place in fal's queue; low lets other requests go first",
+        header="X-Fal-Queue-Priority",
+        source=_HEADERS,
+        advanced=True,
+        always=True,
+    )
+    start_timeout: float = parameter(
+        None,
+        stage="delivery",
+        label="Start Timeout",
+        help="How long fal may take until it starts to compute, waiting in the queue included; computing itself is not "
+        "limited. Unset waits without end",
+        unit="seconds",
+        header="X-Fal-Request-Timeout",
+        source=_HEADERS,
+        advanced=True,
+        gt=1,
+    )
     expiration_duration_seconds: int = parameter(
         None,
         stage="delivery",
@@ -36,14 +64,78 @@ class _Fal(Endpoint):
         help="How long fal keeps the produced file; unset leaves it to the account's setting",
         unit="seconds",
         header=_LIFETIME,
+        source=_HEADERS,
         advanced=True,
         ge=60,
     )
+    webhook_url: str = parameter(
+        None,
+        stage="delivery",
+        label="Webhook",
+        help="URL that fal calls when the request has ended",
+        query="fal_webhook",
+        source=_QUEUE,
+        advanced=True,
+        pattern=HTTPS_URL,
+    )
 
     def headers(self) -> dict[str, str]:
-        """The file lifetime, in fal's JSON form."""
-        seconds = self.expiration_duration_seconds
-        return {_LIFETIME: json.dumps({"expiration_duration_seconds": seconds})} if seconds else {}
+        """As for every endpoint, with the file lifetime in fal's JSON form."""
+        headers = super().headers()
+        if _LIFETIME in headers:
+            seconds = self.expiration_duration_seconds
+            headers[_LIFETIME] = json.dumps({"expiration_duration_seconds": seconds})
+        return headers
+
+
+class FalTrellis2(MeshExtraction, StageSampling, _Fal):
+    """TRELLIS.2 from one picture."""
+
+    id = "fal-ai/trellis-2"
+    title = "TRELLIS.2 · fal"
+    source = "https://fal.ai/models/fal-ai/trellis-2"
+
+
+class FalTrellis2Lora(StageSampling, _Fal):
+    """TRELLIS.2 with LoRA adapters."""
+
+    id = "fal-ai/trellis-2-lora"
+    title = "TRELLIS.2 with LoRA · fal"
+    source = "https://fal.ai/models/fal-ai/trellis-2-lora"
+
+    resolution: Literal[512, 1024] = resolution("512 or 1024, as the LoRA was trained", 512)
+    texture_size: Literal[1024, 2048, 4096] = texture_size(2048)
+    decimation_target: int = decimation_target(500_000, 5_000, 2_000_000, "vertices")
+    sparse_structure_lora_url: str = parameter(
+        None,
+        stage="structure",
+        label="Structure LoRA",
+        help="URL of a LoRA for the structure stage; at least one of the three LoRAs is needed",
+        pattern=HTTP_URL,
+    )
+    geometry_lora_url: str = parameter(
+        None,
+        stage="shape",
+        label="Geometry LoRA",
+        help="URL of a LoRA for the shape stage; at least one of the three LoRAs is needed",
+        pattern=HTTP_URL,
+    )
+    texture_lora_url: str = parameter(
+        None,
+        stage="texture",
+        label="Texture LoRA",
+        help="URL of a LoRA for the texture stage; at least one of the three LoRAs is needed",
+        pattern=HTTP_URL,
+    )
+
+    @model_validator(mode="after")
+    def _one_adapter(self) -> Self:
+        if not (self.sparse_structure_lora_url or self.geometry_lora_url or self.texture_lora_url):
+            raise ValueError(
+                "fal-ai/trellis-2-lora needs at least one of sparse_structure_lora_url, "
+                "geometry_lora_url and texture_lora_url."
+            )
+        return self
 
 
 class FalTrellis(_Fal):
@@ -87,51 +179,23 @@ class FalTrellisMulti(FalTrellis):
     )
 
 
-class FalTrellis2(MeshExtraction, StageSampling, _Fal):
-    """TRELLIS.2 from one picture."""
+class FalTrellis2Multi(FalTrellis2):
+    """TRELLIS.2 from several pictures of one object. Unconfirmed: others use it, but fal's own documentation does not name it."""
 
-    id = "fal-ai/trellis-2"
-    title = "TRELLIS.2 · fal"
-    source = "https://fal.ai/models/fal-ai/trellis-2"
+    id = "fal-ai/trellis-2/multi"
+    title = "TRELLIS.2, several views (unconfirmed) · fal"
+    image_key = "image_urls"
+    max_images = 8
+    unconfirmed = True
 
 
-class FalTrellis2Lora(StageSampling, _Fal):
-    """TRELLIS.2 with LoRA adapters."""
+class FalTrellis2Retexture(TextureSampling, _Fal):
+    """A new texture by TRELLIS.2 for a mesh that exists (GLB, OBJ, PLY or STL), after one picture."""
 
-    id = "fal-ai/trellis-2-lora"
-    title = "TRELLIS.2 with LoRA · fal"
-    source = "https://fal.ai/models/fal-ai/trellis-2-lora"
+    id = "fal-ai/trellis-2/retexture"
+    title = "TRELLIS.2 retexture · fal"
+    source = FAL_TYPES
+    mesh_key = "mesh_url"
 
-    resolution: Literal[512, 1024] = resolution("512 or 1024, as the LoRA was trained", 512)
+    resolution: Literal[512, 1024] = resolution("512 or 1024", 1024)
     texture_size: Literal[1024, 2048, 4096] = texture_size(2048)
-    decimation_target: int = decimation_target(500_000, 5_000, 2_000_000, "vertices")
-    sparse_structure_lora_url: str = parameter(
-        None,
-        stage="structure",
-        label="Structure LoRA",
-        help="URL of a LoRA for the structure stage; at least one of the three LoRAs is needed",
-        pattern="^https?://",
-    )
-    geometry_lora_url: str = parameter(
-        None,
-        stage="shape",
-        label="Geometry LoRA",
-        help="URL of a LoRA for the shape stage; at least one of the three LoRAs is needed",
-        pattern="^https?://",
-    )
-    texture_lora_url: str = parameter(
-        None,
-        stage="texture",
-        label="Texture LoRA",
-        help="URL of a LoRA for the texture stage; at least one of the three LoRAs is needed",
-        pattern="^https?://",
-    )
-
-    @model_validator(mode="after")
-    def _one_adapter(self) -> Self:
-        if not (self.sparse_structure_lora_url or self.geometry_lora_url or self.texture_lora_url):
-            raise ValueError(
-                "fal-ai/trellis-2-lora needs at least one of sparse_structure_lora_url, "
-                "geometry_lora_url and texture_lora_url."
-            )
-        return self

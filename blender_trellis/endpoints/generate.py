@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes what is generated from the endpoint models: `schema.json`, and docs/parameters.md in a checkout."""
+"""Writes what is generated from the endpoint models: `schema.json`, and in a checkout the tables in docs/<service>.md."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 from . import models
 from .base import STAGES, Endpoint
-from .schema import CARRIED_OUT, FILE, describe_range
+from .prices import CURRENCY, PRICES, Price
+from .schema import DESCRIBED_ONLY, FILE, describe_range
 
-DOCS = Path(__file__).parents[2] / "docs" / "parameters.md"
+DOCS = Path(__file__).parents[2] / "docs"
+BEGIN, END = "<!-- generated -->\n", "<!-- end -->\n"
 
 
 def schema(model: type[Endpoint]) -> dict[str, Any]:
@@ -28,6 +30,9 @@ def schema(model: type[Endpoint]) -> dict[str, Any]:
         "service": model.service,
         "source": model.source,
         "images": {"key": model.image_key, "maximum": model.max_images, "side": model.max_side},
+        "mesh": bool(model.mesh_key),
+        "references": sorted(model.references),
+        "unconfirmed": model.unconfirmed,
         "type": "object",
         "additionalProperties": False,
         "properties": made["properties"],
@@ -40,49 +45,93 @@ def schema_json() -> str:
     return json.dumps(every, indent=1, ensure_ascii=False) + "\n"
 
 
-def _row(wire: str, prop: dict[str, Any]) -> str:
+def _parameter_row(wire: str, prop: dict[str, Any]) -> str:
     default = prop.get("default")
     shown = "" if default is None else f"`{json.dumps(default)}`"
     text = prop["description"] + (" *(advanced)*" if prop["advanced"] else "")
     return f"| `{wire}` | {prop['stage']} | {describe_range(prop)} | {shown} | {text} |"
 
 
-def parameter_tables() -> str:
-    """The text of docs/parameters.md."""
-    lines = [
-        "# Parameters",
+def _parameter_table(model: type[Endpoint]) -> list[str]:
+    made = schema(model)
+    count = model.max_images
+    inputs = "one picture" if count == 1 else f"1 to {count} pictures"
+    mesh = " and a mesh" if model.mesh_key else ""
+    described = " Described only: this version does not carry it out." * (
+        model.id in DESCRIBED_ONLY
+    )
+    rows = sorted(made["properties"].items(), key=lambda row: STAGES.index(row[1]["stage"]))
+    return [
+        f"### `{model.id}`",
         "",
-        "Generated from the models in `blender_trellis/endpoints` by `python build.py docs`.",
+        f"{model.title}: {made['description']} Takes {inputs}{mesh}; a picture is scaled down to {model.max_side} pixels at most."
+        f"{described} Source: {model.source}.",
+        "",
+        "| Parameter | Stage | Value | Default | What it does |",
+        "|---|---|---|---|---|",
+        *(_parameter_row(wire, prop) for wire, prop in rows),
+        "",
+    ]
+
+
+def _price_row(endpoint: str, price: Price) -> str:
+    each = [
+        f"{price.unit_price * units:.2f} at {resolution}"
+        for resolution, units in price.units.items()
+    ]
+    sums = ", ".join(each) or f"{price.unit_price:g}"
+    if price.span:
+        sums += f" ({price.span[0]:g} to {price.span[1]:g})"
+    confirmed = "yes" if price.confirmed else "no"
+    return f"| `{endpoint}` | {sums} | {confirmed} | {price.source} | {price.date} | {price.note} |"
+
+
+def _price_table(endpoints: list[str]) -> list[str]:
+    rows = [_price_row(name, PRICES[name]) for name in endpoints if name in PRICES]
+    if not rows:
+        return []
+    return [
+        "## Prices",
+        "",
+        "What one result costs. *Published* says whether the service itself says so.",
+        "",
+        f"| Endpoint | {CURRENCY} | Published | Source | Read | Remark |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def tables(service: str) -> str:
+    """Prices and parameters of a service's endpoints, as Markdown."""
+    ours = [model for model in models().values() if model.service == service]
+    lines = [
+        *_price_table([model.id for model in ours]),
+        "## Parameters",
         "",
         "A parameter without a default is not sent unless it is set; a seed that is not set is drawn and always sent.",
+        "",
     ]
-    for name, model in models().items():
-        made = schema(model)
-        described = (
-            "" if name in CARRIED_OUT else " Described only: this version does not carry it out."
-        )
-        count = model.max_images
-        pictures = "one picture" if count == 1 else f"1 to {count} pictures"
-        lines += [
-            "",
-            f"## `{name}`",
-            "",
-            f"{made['title']}: {made['description']} Takes {pictures}, scaled down to {model.max_side} pixels"
-            f" at most.{described} Source: {model.source}.",
-            "",
-            "| Parameter | Stage | Value | Default | What it does |",
-            "|---|---|---|---|---|",
-        ]
-        rows = sorted(made["properties"].items(), key=lambda row: STAGES.index(row[1]["stage"]))
-        lines += [_row(wire, prop) for wire, prop in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + [line for model in ours for line in _parameter_table(model)])
+
+
+def pages() -> dict[Path, str]:
+    """The page of each service, as it should be: written by hand but for what stands between the marks."""
+    made = {}
+    for service in dict.fromkeys(model.service for model in models().values()):
+        path = DOCS / f"{service}.md"
+        before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+        _, after = rest.split(END)
+        made[path] = f"{before}{BEGIN}{tables(service)}{END}{after}"
+    return made
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all of it."""
     FILE.write_text(schema_json(), encoding="utf-8", newline="\n")
-    if DOCS.parent.is_dir():
-        DOCS.write_text(parameter_tables(), encoding="utf-8", newline="\n")
+    if DOCS.is_dir():
+        for path, text in pages().items():
+            path.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

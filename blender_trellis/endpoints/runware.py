@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from .base import Endpoint, parameter, seed
+from .schema import HTTP_URL
 from .trellis2 import (
     decimation_target,
     guidance,
@@ -26,6 +27,12 @@ class RunwareTrellis2(Endpoint):
     service = "runware"
     source = "https://runware.ai/docs/models/microsoft-trellis-2"
     image_key = "inputs.image"
+    references = frozenset({"url", "uuid"})
+    fixed: ClassVar[dict[str, Any]] = {
+        "taskType": "3dInference",
+        "model": "microsoft:trellis-2@4b",
+        "outputType": "URL",
+    }
 
     seed: int = seed(wire="seed", maximum=2**63 - 1)
     resolution: Literal[512, 1024, 1536] = resolution(
@@ -59,7 +66,7 @@ class RunwareTrellis2(Endpoint):
     decimation_target_polygons: int = decimation_target(
         500_000, 100_000, 1_000_000, "polygons", wire="settings.decimationTarget"
     )
-    remesh: bool = remesh(wire="settings.remesh")
+    remesh: bool = remesh(wire="settings.remesh", always=True)
     number_results: int = parameter(
         1,
         stage="delivery",
@@ -67,6 +74,7 @@ class RunwareTrellis2(Endpoint):
         help="How many variations to make, each with a seed of its own; each is charged",
         unit="results",
         wire="numberResults",
+        always=True,
         ge=1,
         le=4,
     )
@@ -77,6 +85,7 @@ class RunwareTrellis2(Endpoint):
         help="File format of the model; GLB is the only one",
         wire="outputFormat",
         advanced=True,
+        always=True,
     )
     delivery_method: Literal["async", "sync"] = parameter(
         "async",
@@ -85,14 +94,16 @@ class RunwareTrellis2(Endpoint):
         help="async asks again until the model is done; sync holds one connection open, about 120 s at most",
         wire="deliveryMethod",
         advanced=True,
+        always=True,
     )
     include_cost: bool = parameter(
-        False,
+        True,
         stage="delivery",
         label="Include Cost",
-        help="Say in the reply what the request was charged",
+        help="Have the reply say what was charged; off at Runware, but on here, since the charge is part of our record",
         wire="includeCost",
         advanced=True,
+        always=True,
     )
     ttl: int = parameter(
         None,
@@ -111,7 +122,7 @@ class RunwareTrellis2(Endpoint):
         help="URL to which Runware sends the file itself, as an HTTP PUT",
         wire="uploadEndpoint",
         advanced=True,
-        pattern="^https?://",
+        pattern=HTTP_URL,
     )
     webhook_url: str = parameter(
         None,
@@ -120,5 +131,5 @@ class RunwareTrellis2(Endpoint):
         help="URL that Runware calls when a result is ready",
         wire="webhookURL",
         advanced=True,
-        pattern="^https?://",
+        pattern=HTTP_URL,
     )

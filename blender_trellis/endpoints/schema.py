@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The endpoints as plain JSON Schema, read from `schema.json`: all that panel and properties need, without pydantic.
 
-`schema.json` is generated from the models by `generate.py`. A property's keywords beyond JSON Schema's own: `stage`, `unit`,
-`advanced`, `always`, `source`, `name` (the Python name, the same at every endpoint that knows the parameter) and `header`.
+`schema.json` is generated from the models by `generate.py`. Keywords beyond JSON Schema's own are those of `base.Endpoint` for
+an endpoint (`service`, `source`, `images`, `mesh`, `references`, `unconfirmed`) and those of `base.parameter` for a property
+(`stage`, `unit`, `advanced`, `always`, `source`, `header`, `query`), with `name`, its Python name, the same at every endpoint.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 Schema = dict[str, Any]
-CARRIED_OUT = frozenset({"local/draft"})  # what this version can do, of all that it can describe
 FILE = Path(__file__).with_name("schema.json")
+HTTP_URL, HTTPS_URL = "^https?://", "^https://"  # the patterns of parameters that are URLs
 
 
 @functools.cache
@@ -23,6 +24,10 @@ def schemas() -> dict[str, Schema]:
     """JSON Schema of every endpoint, by endpoint id."""
     loaded: dict[str, Schema] = json.loads(FILE.read_text(encoding="utf-8"))
     return loaded
+
+
+DESCRIBED_ONLY = frozenset({"local/trellis-2"})
+CARRIED_OUT = frozenset(schemas()) - DESCRIBED_ONLY  # what this version can do
 
 
 def describe_range(prop: Schema) -> str:
@@ -35,13 +40,20 @@ def describe_range(prop: Schema) -> str:
     if prop["type"] == "boolean":
         return "true or false"
     if prop["type"] == "string":
-        return "a text" if "pattern" not in prop else "an http(s) URL"
+        url = "an https URL" if prop.get("pattern") == HTTPS_URL else "an http(s) URL"
+        return url if "pattern" in prop else "a text"
+    return _describe_number(prop, unit)
+
+
+def _describe_number(prop: Schema, unit: str) -> str:
     kind = "a whole number" if prop["type"] == "integer" else "a number"
     low, high = (prop.get(edge) for edge in ("minimum", "maximum"))
     if low is not None and high is not None:
         return f"{kind} from {low} to {high}{unit}"
     if low is not None:
         return f"{kind} of at least {low}{unit}"
+    if "exclusiveMinimum" in prop:
+        return f"{kind} greater than {prop['exclusiveMinimum']:g}{unit}"
     return f"{kind} ({prop['unit']})" if unit else kind
 
 

@@ -12,8 +12,8 @@ from pydantic import model_validator
 
 from .base import Endpoint, parameter
 
-# Ten parameters of fal's trellis-2 that its page does not name, and its own client's types do
-_NEWER = "https://github.com/fal-ai/fal-js, libs/client/src/types/endpoints.ts, 2026-08-02"
+# fal's own client in JavaScript: it names ten parameters of trellis-2, and an endpoint, that fal's pages do not
+FAL_TYPES = "https://github.com/fal-ai/fal-js, libs/client/src/types/endpoints.ts, 2026-08-02"
 
 _PART = {"structure": "the coarse structure", "shape": "the shape", "texture": "the texture"}
 
@@ -78,7 +78,7 @@ def interval(stage: str, edge: str, default: float) -> Any:
         stage=stage,
         label=f"Interval {edge}",
         help=f"Guidance interval: guidance on {_PART[stage]} works only between start and end of the sampler's time",
-        source=_NEWER,
+        source=FAL_TYPES,
         advanced=True,
         ge=0,
         le=1,
@@ -137,8 +137,22 @@ def remesh(**more: Any) -> Any:
     )
 
 
-class StageSampling(Endpoint):
-    """How the three stages are sampled."""
+class _Sampling(Endpoint):
+    @model_validator(mode="after")
+    def _intervals_in_order(self) -> Self:
+        for last in type(self).model_fields:
+            if last.endswith("_guidance_interval_end"):
+                first = last.removesuffix("end") + "start"
+                start, end = getattr(self, first), getattr(self, last)
+                if end < start:
+                    raise ValueError(
+                        f"{last} must be at least {first}, but {end:g} is less than {start:g}."
+                    )
+        return self
+
+
+class FormSampling(_Sampling):
+    """How the structure and the shape are sampled."""
 
     ss_guidance_strength: float = guidance("structure", 7.5)
     ss_guidance_rescale: float = rescale("structure", 0.7)
@@ -152,6 +166,11 @@ class StageSampling(Endpoint):
     shape_slat_guidance_interval_end: float = interval("shape", "End", 1.0)
     shape_slat_sampling_steps: int = steps("shape", 12)
     shape_slat_rescale_t: float = rescale_t("shape", 3.0)
+
+
+class TextureSampling(_Sampling):
+    """How the texture is sampled."""
+
     tex_slat_guidance_strength: float = guidance("texture", 1.0)
     tex_slat_guidance_rescale: float = rescale("texture", 0.0)
     tex_slat_guidance_interval_start: float = interval("texture", "Start", 0.6)
@@ -159,17 +178,9 @@ class StageSampling(Endpoint):
     tex_slat_sampling_steps: int = steps("texture", 12)
     tex_slat_rescale_t: float = rescale_t("texture", 3.0)
 
-    @model_validator(mode="after")
-    def _intervals_in_order(self) -> Self:
-        for stage in ("ss", "shape_slat", "tex_slat"):
-            start = getattr(self, f"{stage}_guidance_interval_start")
-            end = getattr(self, f"{stage}_guidance_interval_end")
-            if end < start:
-                raise ValueError(
-                    f"{stage}_guidance_interval_end must be at least {stage}_guidance_interval_start, "
-                    f"but {end:g} is less than {start:g}."
-                )
-        return self
+
+class StageSampling(TextureSampling, FormSampling):
+    """How all three stages are sampled."""
 
 
 class MeshExtraction(Endpoint):
@@ -204,7 +215,7 @@ class MeshExtraction(Endpoint):
         label="UV Chart Angle",
         help="Faces that differ by less than this angle share a UV chart; higher gives fewer, larger charts",
         unit="degrees",
-        source=_NEWER,
+        source=FAL_TYPES,
         advanced=True,
     )
     uv_unwrap_global_iterations: int = parameter(
@@ -213,7 +224,7 @@ class MeshExtraction(Endpoint):
         label="UV Global Passes",
         help="Passes over all UV charts together; more is slower and may give fewer charts",
         unit="passes",
-        source=_NEWER,
+        source=FAL_TYPES,
         advanced=True,
     )
     uv_unwrap_refine_iterations: int = parameter(
@@ -222,7 +233,7 @@ class MeshExtraction(Endpoint):
         label="UV Refine Passes",
         help="Passes that refine the borders of the UV charts; more is slower and smoother",
         unit="passes",
-        source=_NEWER,
+        source=FAL_TYPES,
         advanced=True,
     )
     uv_unwrap_smooth_strength: float = parameter(
@@ -230,6 +241,6 @@ class MeshExtraction(Endpoint):
         stage="mesh",
         label="UV Smoothing",
         help="How strongly the borders of the UV charts are smoothed; higher is smoother",
-        source=_NEWER,
+        source=FAL_TYPES,
         advanced=True,
     )

@@ -10,22 +10,22 @@ import sys
 import pytest
 from harness import REPOSITORY
 
-from blender_trellis.endpoints import generate, get, models
+from blender_trellis.endpoints import generate, get, models, prices
 from blender_trellis.endpoints.base import STAGES
-from blender_trellis.endpoints.schema import carry_over, schemas
+from blender_trellis.endpoints.schema import CARRIED_OUT, carry_over, schemas
 from blender_trellis.errors import EndpointError, ParameterError
 
-STAGE_KEYS = {
-    f"{prefix}_{name}"
-    for prefix in ("ss", "shape_slat", "tex_slat")
-    for name in (
-        "guidance_strength",
-        "guidance_rescale",
-        "guidance_interval_start",
-        "guidance_interval_end",
-        "sampling_steps",
-        "rescale_t",
-    )
+SAMPLING = (
+    "guidance_strength",
+    "guidance_rescale",
+    "guidance_interval_start",
+    "guidance_interval_end",
+    "sampling_steps",
+    "rescale_t",
+)
+TEXTURE_KEYS = {f"tex_slat_{name}" for name in SAMPLING}
+STAGE_KEYS = TEXTURE_KEYS | {
+    f"{prefix}_{name}" for prefix in ("ss", "shape_slat") for name in SAMPLING
 }
 MESH_KEYS = {
     "resolution",
@@ -48,17 +48,20 @@ FIRST_KEYS = {
     "mesh_simplify",
     "texture_size",
 }
-LIFETIME = {"expiration_duration_seconds"}
+DELIVERY = {"queue_priority", "start_timeout", "expiration_duration_seconds", "webhook_url"}
+TRELLIS_2_KEYS = {"seed"} | STAGE_KEYS | MESH_KEYS
 KEYS = {
     "local/draft": {"seed", "resolution", "texture_size", "decimation_target"},
-    "local/trellis-2": {"seed"} | STAGE_KEYS | MESH_KEYS,
-    "fal-ai/trellis": FIRST_KEYS | LIFETIME,
-    "fal-ai/trellis/multi": FIRST_KEYS | LIFETIME | {"multiimage_algo"},
-    "fal-ai/trellis-2": {"seed"} | STAGE_KEYS | MESH_KEYS | LIFETIME,
+    "local/trellis-2": TRELLIS_2_KEYS,
+    "fal-ai/trellis-2": TRELLIS_2_KEYS | DELIVERY,
     "fal-ai/trellis-2-lora": {"seed", "resolution", "texture_size", "decimation_target"}
     | STAGE_KEYS
-    | LIFETIME
+    | DELIVERY
     | {"sparse_structure_lora_url", "geometry_lora_url", "texture_lora_url"},
+    "fal-ai/trellis": FIRST_KEYS | DELIVERY,
+    "fal-ai/trellis/multi": FIRST_KEYS | DELIVERY | {"multiimage_algo"},
+    "fal-ai/trellis-2/multi": TRELLIS_2_KEYS | DELIVERY,
+    "fal-ai/trellis-2/retexture": {"seed", "resolution", "texture_size"} | TEXTURE_KEYS | DELIVERY,
     "runware/trellis-2": {
         "seed",
         "numberResults",
@@ -82,8 +85,34 @@ def test_every_endpoint_knows_exactly_its_documented_parameters() -> None:
     assert {name: set(schema["properties"]) for name, schema in schemas().items()} == KEYS
 
 
+def test_endpoints_are_found_in_the_order_of_their_definition() -> None:
+    assert list(models()) == list(KEYS)
+
+
+def test_all_but_the_local_trellis_2_is_carried_out() -> None:
+    assert KEYS.keys() - {"local/trellis-2"} == CARRIED_OUT
+
+
+def test_the_schema_says_what_an_endpoint_takes_beside_pictures() -> None:
+    about = {
+        name: (schema["references"], schema["mesh"], schema["unconfirmed"])
+        for name, schema in schemas().items()
+    }
+    assert about == {
+        "local/draft": ([], False, False),
+        "local/trellis-2": ([], False, False),
+        "fal-ai/trellis-2": (["url"], False, False),
+        "fal-ai/trellis-2-lora": (["url"], False, False),
+        "fal-ai/trellis": (["url"], False, False),
+        "fal-ai/trellis/multi": (["url"], False, False),
+        "fal-ai/trellis-2/multi": (["url"], False, True),
+        "fal-ai/trellis-2/retexture": (["url"], True, False),
+        "runware/trellis-2": (["url", "uuid"], False, False),
+    }
+
+
 def test_fal_trellis_2_has_thirty_input_keys() -> None:
-    body_keys = KEYS["fal-ai/trellis-2"] - LIFETIME
+    body_keys = KEYS["fal-ai/trellis-2"] - DELIVERY
     assert len(body_keys | {"image_url"}) == 30
 
 
@@ -99,7 +128,20 @@ def test_every_parameter_says_all_there_is_to_say() -> None:
 
 def test_generated_files_equal_the_models() -> None:
     assert generate.FILE.read_text(encoding="utf-8") == generate.schema_json()
-    assert generate.DOCS.read_text(encoding="utf-8") == generate.parameter_tables()
+    pages = generate.pages()
+    assert {path.stem for path in pages} == {"local", "fal", "runware"}
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_the_page_of_a_service_holds_its_own_endpoints_and_prices_alone() -> None:
+    for service in ("local", "fal", "runware"):
+        text = generate.tables(service)
+        for name, model in models().items():
+            assert (f"### `{name}`\n" in text) == (model.service == service)
+            assert (f"\n| `{name}` | " in text) == (
+                model.service == service and name in prices.PRICES
+            )
 
 
 def test_schemas_are_json_schema_that_agrees_with_the_models() -> None:
@@ -161,6 +203,27 @@ def test_schemas_are_json_schema_that_agrees_with_the_models() -> None:
         ),
         ("runware/trellis-2", {"webhookURL": "ftp://x"}, "webhookURL must be an http(s) URL"),
         (
+            "fal-ai/trellis",
+            {"webhook_url": "http://example.com"},
+            "webhook_url must be an https URL, not 'http://example.com'.",
+        ),
+        (
+            "fal-ai/trellis",
+            {"start_timeout": 1},
+            "start_timeout must be a number greater than 1 seconds, not 1.",
+        ),
+        ("fal-ai/trellis", {"queue_priority": "high"}, "queue_priority must be normal or low, not"),
+        (
+            "fal-ai/trellis-2/retexture",
+            {"resolution": 1536},
+            "resolution must be 512 or 1024 voxels",
+        ),
+        (
+            "fal-ai/trellis-2/retexture",
+            {"tex_slat_guidance_interval_end": 0.1},
+            "tex_slat_guidance_interval_end must be at least tex_slat_guidance_interval_start",
+        ),
+        (
             "fal-ai/trellis-2",
             {"tex_slat_guidance_interval_start": 0.95},
             "tex_slat_guidance_interval_end must be at least tex_slat_guidance_interval_start, but 0.9",
@@ -188,36 +251,184 @@ def test_what_was_not_changed_is_not_sent() -> None:
         "decimation_target": 500_000,
         "remesh": False,
     }
-    assert request.headers() == {}
+    assert request.headers() == {"X-Fal-Queue-Priority": "normal"}
+    assert request.query() == {}
 
 
-def test_several_images_and_a_lifetime() -> None:
-    request = get("fal-ai/trellis/multi").parse({"seed": 7, "expiration_duration_seconds": 3600})
-    assert request.body(["a", "b"]) == {
-        "image_urls": ["a", "b"],
+@pytest.mark.parametrize("endpoint", ["fal-ai/trellis/multi", "fal-ai/trellis-2/multi"])
+def test_several_images_are_a_list_even_when_there_is_one(endpoint: str) -> None:
+    request = get(endpoint).parse({"seed": 7})
+    assert request.body(["a", "b"])["image_urls"] == ["a", "b"]
+    assert request.body(["a"])["image_urls"] == ["a"]
+    assert "image_url" not in request.body(["a"])
+
+
+def test_headers_and_query_of_fal_are_not_in_the_body() -> None:
+    request = get("fal-ai/trellis").parse(
+        {
+            "seed": 7,
+            "queue_priority": "low",
+            "start_timeout": 90.5,
+            "expiration_duration_seconds": 3600,
+            "webhook_url": "https://example.com/done?secret=1",
+        }
+    )
+    assert request.body(["a"]) == {
+        "image_url": "a",
         "seed": 7,
         "mesh_simplify": 0.95,
         "texture_size": 1024,
     }
     assert request.headers() == {
-        "X-Fal-Object-Lifecycle-Preference": '{"expiration_duration_seconds": 3600}'
+        "X-Fal-Queue-Priority": "low",
+        "X-Fal-Request-Timeout": "90.5",
+        "X-Fal-Object-Lifecycle-Preference": '{"expiration_duration_seconds": 3600}',
     }
+    assert request.query() == {"fal_webhook": "https://example.com/done?secret=1"}
 
 
-def test_runware_nests_and_leaves_undocumented_defaults_out() -> None:
-    request = get("runware/trellis-2").parse(
-        {"seed": 2**40, "settings.texSlat.steps": 20, "settings.texSlat.rescaleT": 2.5}
-    )
-    assert request.body(["u"]) == {
-        "inputs": {"image": "u"},
-        "seed": 2**40,
+def test_retexture_sends_a_mesh_and_a_picture() -> None:
+    request = get("fal-ai/trellis-2/retexture").parse({"seed": 7, "tex_slat_sampling_steps": 20})
+    assert request.body(["u"], "https://example.com/chair.glb") == {
+        "image_url": "u",
+        "mesh_url": "https://example.com/chair.glb",
+        "seed": 7,
+        "resolution": 1024,
+        "texture_size": 2048,
+        "tex_slat_sampling_steps": 20,
+    }
+    with pytest.raises(EndpointError, match="retexture needs a mesh: give one"):
+        request.body(["u"])
+    with pytest.raises(EndpointError, match="fal-ai/trellis-2 takes no mesh: leave it out"):
+        get("fal-ai/trellis-2").parse({}).body(["u"], "https://example.com/chair.glb")
+
+
+def test_the_request_that_runware_publishes() -> None:
+    def stage(guidance: float, rescale: float, rescale_t: float) -> dict[str, float]:
+        return {
+            "steps": 12,
+            "guidanceStrength": guidance,
+            "guidanceRescale": rescale,
+            "rescaleT": rescale_t,
+        }
+
+    stages = {
+        "sparseStructure": stage(7.5, 0.7, 5),
+        "shapeSlat": stage(7.5, 0.5, 3),
+        "texSlat": stage(1, 0, 3),
+    }
+    given = {
+        f"settings.{name}.{key}": value
+        for name, values in stages.items()
+        for key, value in values.items()
+    }
+    request = get("runware/trellis-2").parse({"seed": 424242} | given)
+    assert request.body(["data:image/png;base64,iVBORw0"]) == {
+        "taskType": "3dInference",
+        "model": "microsoft:trellis-2@4b",
+        "outputType": "URL",
+        "outputFormat": "GLB",
+        "deliveryMethod": "async",
+        "includeCost": True,
+        "numberResults": 1,
+        "seed": 424242,
+        "inputs": {"image": "data:image/png;base64,iVBORw0"},
         "settings": {
             "resolution": 1024,
-            "textureSize": 2048,
             "decimationTarget": 500_000,
-            "texSlat": {"steps": 20, "rescaleT": 2.5},
+            "remesh": True,
+            "textureSize": 2048,
+            **stages,
         },
     }
+    assert request.headers() == {} and request.query() == {}
+
+
+def test_runware_leaves_undocumented_defaults_out() -> None:
+    request = get("runware/trellis-2").parse(
+        {"seed": 2**40, "settings.texSlat.steps": 20, "numberResults": 3, "ttl": 3600}
+    )
+    uuid = "989b4c3e-0000-4000-8000-000000000000"
+    assert request.body([uuid]) == {
+        "taskType": "3dInference",
+        "model": "microsoft:trellis-2@4b",
+        "outputType": "URL",
+        "outputFormat": "GLB",
+        "deliveryMethod": "async",
+        "includeCost": True,
+        "numberResults": 3,
+        "ttl": 3600,
+        "seed": 2**40,
+        "inputs": {"image": uuid},
+        "settings": {
+            "resolution": 1024,
+            "decimationTarget": 500_000,
+            "remesh": True,
+            "textureSize": 2048,
+            "texSlat": {"steps": 20},
+        },
+    }
+
+
+def test_one_body_does_not_change_the_next() -> None:
+    request = get("runware/trellis-2").parse({"seed": 1})
+    first = request.body(["u"])
+    first["model"] = first["settings"]["resolution"] = "changed"
+    assert request.body(["u"])["model"] == "microsoft:trellis-2@4b"
+    assert request.body(["u"])["settings"]["resolution"] == 1024
+
+
+def test_every_endpoint_has_a_price_or_is_local() -> None:
+    local = {name for name, model in models().items() if model.service == "local"}
+    assert prices.PRICES.keys() == models().keys() - local
+    for name in local:
+        assert prices.estimate(name, {}) is None
+    for name, price in prices.PRICES.items():
+        assert price.source.startswith("https://") and price.date.startswith("2026-"), name
+        assert price.confirmed or price.note, name
+        choices = schemas()[name]["properties"].get("resolution", {}).get("enum", [])
+        assert list(price.units) == choices, name
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "parameters", "amount"),
+    [
+        ("fal-ai/trellis-2", {"resolution": 512}, 0.25),
+        ("fal-ai/trellis-2", {"resolution": 1024}, 0.30),
+        ("fal-ai/trellis-2", {"resolution": 1536}, 0.35),
+        ("fal-ai/trellis-2", {}, 0.30),
+        ("fal-ai/trellis-2-lora", {}, 0.25),
+        ("fal-ai/trellis-2-lora", {"resolution": 1024}, 0.30),
+        ("fal-ai/trellis-2/multi", {"resolution": 1024}, 0.30),
+        ("fal-ai/trellis-2/retexture", {"resolution": 512}, 0.20),
+        ("fal-ai/trellis-2/retexture", {}, 0.24),
+        ("fal-ai/trellis", {"texture_size": 2048}, 0.02),
+        ("fal-ai/trellis/multi", {}, 0.02),
+    ],
+)
+def test_estimates_at_fal(endpoint: str, parameters: dict[str, object], amount: float) -> None:
+    assert prices.estimate(endpoint, parameters) == prices.Estimate(amount, amount, amount, "USD")
+
+
+def test_estimates_at_runware_are_a_range_for_each_result() -> None:
+    assert prices.estimate("runware/trellis-2", {}) == prices.Estimate(0.0256, 0.0198, 0.055, "USD")
+    four = prices.estimate("runware/trellis-2", {"numberResults": 4, "settings.resolution": 1536})
+    assert four == prices.Estimate(0.1024, 0.0792, 0.22, "USD")
+
+
+def test_a_price_that_was_asked_for_replaces_the_table() -> None:
+    twice = prices.estimate("fal-ai/trellis-2", {"resolution": 1536}, unit_price=0.1)
+    assert twice == prices.Estimate(0.7, 0.7, 0.7, "USD")
+    free = prices.estimate("fal-ai/trellis-2", {}, unit_price=0.0)
+    assert free == prices.Estimate(0.0, 0.0, 0.0, "USD")
+    known = prices.estimate("runware/trellis-2", {"numberResults": 2}, unit_price=0.03)
+    assert known == prices.Estimate(0.06, 0.06, 0.06, "USD")
+
+
+def test_the_charge_follows_from_the_units_that_fal_counted() -> None:
+    assert prices.charge("fal-ai/trellis-2", 6) == 0.30
+    assert prices.charge("fal-ai/trellis-2", 6.5, unit_price=0.04) == 0.26
+    assert prices.charge("fal-ai/trellis", 0) == 0
 
 
 def test_recorded_values_make_the_same_request_again() -> None:
@@ -225,7 +436,8 @@ def test_recorded_values_make_the_same_request_again() -> None:
         lora = {"texture_lora_url": "https://example.com/t"} if "lora" in name else {}
         request = model.parse({"seed": 3} | lora)
         assert model.parse(request.values()) == request
-        assert model.parse(request.values()).body(["u"]) == request.body(["u"])
+        again, mesh = model.parse(request.values()), "https://example.com/m" * bool(model.mesh_key)
+        assert again.body(["u"], mesh) == request.body(["u"], mesh)
 
 
 def test_switching_endpoint_carries_over_and_clamps_visibly() -> None:
@@ -242,11 +454,12 @@ def test_switching_endpoint_carries_over_and_clamps_visibly() -> None:
     assert len(notes) == 1
 
 
-def test_the_schema_needs_no_third_party_module() -> None:
+def test_schema_and_prices_need_no_third_party_module() -> None:
     """Enabling the extension must not pay for pydantic."""
     code = (
         "import sys; before = set(sys.modules); "
         "import blender_trellis.endpoints.schema as s; s.schemas(); "
+        "from blender_trellis.endpoints import prices; prices.estimate('fal-ai/trellis', {}); "
         "import json; print(json.dumps(sorted({m.split('.')[0] for m in set(sys.modules) - before})))"
     )
     out = subprocess.run(
