@@ -62,7 +62,9 @@ class StandIn:
 
     def __enter__(self) -> StandIn:
         for server in self._servers.values():
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+            ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
