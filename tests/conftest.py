@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from scene import glbs
+from services import fal_standin, runware_standin
+from services.fal_standin import FalStandIn
+from services.runware_standin import RunwareStandIn
 
 from blender_trellis.config import Config
 from blender_trellis.services import sidecar
@@ -69,6 +73,38 @@ def picture(tmp_path: Path) -> Path:
     draw.ellipse((68, 16, 188, 136), fill=(210, 40, 30, 255))
     image.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_glb(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small, whole GLB: a textured box."""
+    material = glbs.Material({"baseColor": glbs.picture(1)})
+    path = tmp_path_factory.mktemp("model") / "box.glb"
+    return glbs.write(path, [glbs.box((1, 2, 1))], material).read_bytes()
+
+
+@pytest.fixture
+def fal(small_glb: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[FalStandIn]:
+    """A stand-in of fal that this process and its children take for fal."""
+    standin = FalStandIn()
+    standin.glb = small_glb
+    monkeypatch.setenv("TRELLIS_FAL_QUEUE_URL", standin.url("queue"))
+    monkeypatch.setenv("TRELLIS_FAL_REST_URL", standin.url("rest"))
+    monkeypatch.setenv("TRELLIS_FAL_API_URL", f"{standin.url('api')}/v1")
+    monkeypatch.setenv("FAL_KEY", fal_standin.KEY)
+    with standin:
+        yield standin
+
+
+@pytest.fixture
+def runware(small_glb: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunwareStandIn]:
+    """A stand-in of Runware that this process and its children take for Runware."""
+    standin = RunwareStandIn()
+    standin.glb = small_glb
+    monkeypatch.setenv("TRELLIS_RUNWARE_URL", standin.base)
+    monkeypatch.setenv("RUNWARE_API_KEY", runware_standin.KEY)
+    with standin:
+        yield standin
 
 
 @pytest.fixture
