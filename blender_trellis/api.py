@@ -12,7 +12,7 @@ import atexit
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished job. `files` are the kept GLBs; `cost` is {"amount", "currency", "estimate"} or None."""
+    """A finished job. `files` are the kept GLBs, `seeds` theirs; `cost` of all is {"amount", "currency", "estimate"} or None.
+    `failures` says what became of variations that are missing."""
 
     job_id: str
     endpoint: str
@@ -44,6 +45,8 @@ class Result:
     title: str
     images: list[str]
     created: float
+    seeds: list[int] = field(default_factory=list)
+    failures: str = ""
 
 
 def config() -> Config:
@@ -66,15 +69,19 @@ def generate(
     images: str | Path | Sequence[str | Path],
     *,
     endpoint: str = "local/draft",
+    mesh: str | Path | None = None,
     output: str | Path | None = None,
     timeout: float | None = None,
+    max_cost: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     **parameters: Any,
 ) -> Result:
     """Make a model of `images`, a picture file or several views, and wait for it.
 
-    `parameters` go by documented or common name (docs/parameters.md). `output` is a .glb or .blend to write as well; the
-    kept files are in `Result.files` anyhow. `timeout` is in seconds, and ends the waiting, not the job.
+    A picture may also be a data URI or base64 text, or a URL where the endpoint takes one. `mesh` is the GLB that an endpoint
+    works on. `parameters` go by documented or common name (docs/local.md, docs/fal.md, docs/runware.md). `output` is a .glb or
+    .blend to write as well; further results get a number; the kept files are in `Result.files` anyhow. `timeout` is in seconds,
+    and ends the waiting, not the job. `max_cost`, in US dollars, refuses what would cost more.
 
     Raises:
         errors.TrellisError: with the reason in words; its subclasses tell input, service and connection apart.
@@ -83,11 +90,42 @@ def generate(
         check_output(Path(output))
     runner = _runner()
     several = [images] if isinstance(images, str | Path) else images
-    request = Request(endpoint, [Path(image) for image in several], parameters)
+    request = Request(
+        endpoint, several, parameters, mesh=Path(mesh) if mesh else None, max_cost=max_cost
+    )
     result = result_of(runner.wait(runner.submit(request), on_event, timeout))
     if output is not None:
-        write(result, Path(output))
+        write_all(result, Path(output))
     return result
+
+
+def price(
+    endpoint: str,
+    parameters: dict[str, Any] | None = None,
+    *,
+    image: str | Path | None = None,
+) -> dict[str, Any]:
+    """What a model would cost: {"amount", "low", "high", "currency", "source", "date"}; amount is None where nothing is charged.
+
+    From the table of prices; with `image`, the service is asked as well, which costs nothing.
+
+    Raises:
+        errors.TrellisError: the parameters are wrong, or the service refuses them.
+    """
+    from .endpoints import get, prices
+
+    values = get(endpoint).parse(parameters or {}).values()
+    estimate = prices.estimate(endpoint, values)
+    if estimate is None:
+        return dict.fromkeys(("amount", "low", "high", "currency", "source", "date"))
+    row = prices.PRICES[endpoint]
+    found = asdict(estimate) | {"source": row.source, "date": row.date}
+    if image is not None:
+        amount = _runner().price(Request(endpoint, [image], parameters or {}))
+        if amount is not None:
+            found |= {"amount": amount, "low": amount, "high": amount}
+            found |= {"source": "the service", "date": datetime.now(UTC).date().isoformat()}
+    return found
 
 
 def result_of(job: Job) -> Result:
@@ -103,34 +141,47 @@ def result_of(job: Job) -> Result:
         title=job.title,
         images=job.names,
         created=job.created,
+        seeds=job.seeds or [job.seed] * len(job.files),
+        failures=job.error["message"] if job.error else "",
     )
 
 
-def recipe_of(result: Result) -> Recipe:
-    """How the model was made, as it is stamped on the objects."""
+def recipe_of(result: Result, number: int = 0) -> Recipe:
+    """How the model of `result.files[number]` was made, as it is stamped on the objects. Its cost is an equal share."""
     from .scene.recipe import Recipe
 
+    cost = result.cost and result.cost | {"amount": result.cost["amount"] / len(result.files)}
     return Recipe(
         endpoint=result.endpoint,
         parameters=result.parameters,
-        seed=result.seed,
+        seed=result.seeds[number],
         job_id=result.job_id,
         request_id=result.request_id,
-        cost=result.cost,
+        cost=cost,
         version=__version__,
         created=datetime.fromtimestamp(result.created, UTC).isoformat(timespec="seconds"),
         images=tuple(result.images),
     )
 
 
-def write(result: Result, output: Path) -> None:
-    """Write a result's model to `output`: the GLB itself, or a .blend that opens with it.
+def write_all(result: Result, output: Path) -> list[Path]:
+    """Write every model of a result: the first one to `output`, further ones beside it, as name-2.glb; returns all paths.
 
     Raises:
-        OutputError: it cannot be written, or a .blend is wanted where no Blender is.
+        OutputError: one cannot be written, or a .blend is wanted where no Blender is.
     """
+    written = []
+    for number in range(len(result.files)):
+        path = output if number == 0 else output.with_stem(f"{output.stem}-{number + 1}")
+        _write(result, number, path)
+        written.append(path)
+    return written
+
+
+def _write(result: Result, number: int, output: Path) -> None:
+    """The GLB itself, or a .blend that opens with it."""
     if output.suffix.lower() == ".glb":
-        copy_out(result.files[0], output)
+        copy_out(result.files[number], output)
         return
     try:
         from .scene.importer import write_blend
@@ -138,22 +189,30 @@ def write(result: Result, output: Path) -> None:
         raise OutputError(
             f"Cannot write {output}: that needs Blender or the bpy module. Write a .glb, or run this in Blender."
         ) from error
-    write_blend(result.files[0], recipe_of(result), output, name=result.title)
+    write_blend(result.files[number], recipe_of(result, number), output, name=result.title)
 
 
 def import_result(
     result: Result, *, height: float | None = None, location: Sequence[float] | None = None
 ) -> list[bpy.types.Object]:
     """Put a result's models into the present scene: standing on `location`, by default the 3D cursor, `height` metres tall.
+    Several stand in a row along X.
 
     Raises:
         errors.ResultError: Blender cannot read the file; the scene is as it was.
     """
+    from .scene.append import beside
     from .scene.importer import import_blocking
 
-    objects = []
-    for path in result.files:
-        objects += import_blocking(
-            path, recipe_of(result), name=result.title, height=height, location=location
+    objects: list[bpy.types.Object] = []
+    for number, path in enumerate(result.files):
+        made = import_blocking(
+            path,
+            recipe_of(result, number),
+            name=result.title,
+            height=height,
+            location=location,
         )
+        location = beside(made)[:]
+        objects += made
     return objects

@@ -26,7 +26,6 @@ from .errors import (
     OutputError,
     ParameterError,
     TrellisError,
-    from_record,
 )
 from .generation.job import ENDED, Event, Job, State
 
@@ -34,6 +33,17 @@ if TYPE_CHECKING:
     from .generation.runner import Runner
 
 _BAR = 30
+_JOB_ACTIONS = ("list", "show", "resume", "cancel", "forget", "send-again", "adopt")
+_JOBS_HELP = """\
+actions:
+  list                all jobs, the newest first
+  show ID             everything about one
+  resume [ID]         go on with what is unfinished, or with that one; uncertain ones are asked for
+  cancel ID           call it off; at Runware, stop waiting for it
+  forget ID           take it out of the list; its files stay
+  send-again ID       send an uncertain job anew, though it may be charged twice
+  adopt ID REQUEST    go on with an uncertain job that the service's pages call REQUEST
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,13 +86,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[..., Any], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, parents=[common])
+    def command(
+        name: str, run: Callable[..., Any], text: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            parents=[common],
+            epilog=more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         made.set_defaults(run=run)
         return made
 
     generate = command("generate", _generate, "make a model of one or several images")
-    generate.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    generate.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file; or, where the service takes it, a URL"
+    )
     generate.add_argument(
         "--endpoint", default="local/draft", metavar="ID", help="default: %(default)s"
     )
@@ -94,20 +115,30 @@ def _parser() -> argparse.ArgumentParser:
         dest="settings",
         help="a parameter, by its documented name",
     )
+    generate.add_argument(
+        "--mesh", type=Path, metavar="FILE", help="the .glb that an endpoint works on"
+    )
     generate.add_argument("--output", type=Path, metavar="FILE", help="a .glb or .blend to write")
+    generate.add_argument(
+        "--max-cost", type=float, metavar="USD", help="refuse what would cost more than this"
+    )
     generate.add_argument(
         "--timeout",
         type=float,
         metavar="SECONDS",
         help="stop waiting after this long; the job goes on",
     )
+    price = command("price", _price, "what a model would cost, as far as is known beforehand")
+    price.add_argument("endpoint", metavar="ID")
+    price.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
+    price.add_argument("--image", metavar="IMAGE", help="ask the service too, with this picture")
+    command("spent", _spent, "what the services charged, by month")
     endpoints = command("endpoints", _endpoints, "what can be asked for, as a table or JSON Schema")
     endpoints.add_argument("endpoint", nargs="?", metavar="ID")
-    jobs = command("jobs", _jobs, "list, show, resume, cancel or forget jobs")
-    jobs.add_argument(
-        "action", nargs="?", default="list", choices=["list", "show", "resume", "cancel", "forget"]
-    )
+    jobs = command("jobs", _jobs, "what was asked for, and what to do with it", _JOBS_HELP)
+    jobs.add_argument("action", nargs="?", default="list", choices=_JOB_ACTIONS, metavar="ACTION")
     jobs.add_argument("job", nargs="?", metavar="ID")
+    jobs.add_argument("request", nargs="?", metavar="REQUEST")
     sidecar = command("sidecar", _sidecar, "start or stop the local process, or say how it is")
     sidecar.add_argument("action", nargs="?", default="status", choices=["start", "status", "stop"])
     command("doctor", _doctor, "what is installed and configured")
@@ -183,6 +214,10 @@ class _Text:
         self._close_line()
         for path in files:
             print(path)
+        if job.error:
+            print(f"Note: {job.error['message']}", file=sys.stderr)
+        if job.cost:
+            print(f"Cost: {_money(job.cost)}", file=sys.stderr)
 
     def error(self, error: TrellisError) -> None:
         self._close_line()
@@ -212,7 +247,12 @@ def _generate(arguments: argparse.Namespace, show: _Json | _Text) -> None:
         check_output(arguments.output)
         wish["output"] = str(arguments.output.absolute())
     request = Request(
-        arguments.endpoint, arguments.images, dict(map(_setting, arguments.settings)), wish
+        arguments.endpoint,
+        arguments.images,
+        dict(map(_setting, arguments.settings)),
+        wish,
+        arguments.mesh,
+        arguments.max_cost,
     )
     runner = Runner(api.config())
     try:
@@ -239,13 +279,59 @@ def _deliver(runner: Runner, job: Job) -> list[Path]:
     if not output:
         return [Path(path) for path in job.files]
     try:
-        api.write(api.result_of(job), Path(output))
+        return api.write_all(api.result_of(job), Path(output))
     except OutputError as error:
         kept = ", ".join(job.files)
         raise OutputError(f"{error.message} The model is kept as {kept}.") from error
     finally:  # it has been tried: asking for it again with every `jobs resume` would help nobody
         runner.journal.note(job.id, fulfilled=True)
-    return [Path(output)]
+
+
+def _money(cost: dict[str, Any]) -> str:
+    return f"{'about ' if cost['estimate'] else ''}{_amount(cost['amount'])} {cost['currency']}"
+
+
+def _amount(amount: float) -> str:
+    """Two decimals, or four where a service counts in fractions of a cent."""
+    return f"{amount:.2f}" if round(amount, 2) == round(amount, 4) else f"{amount:.4f}"
+
+
+def _price(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+    from . import api
+
+    found = api.price(
+        arguments.endpoint, dict(map(_setting, arguments.settings)), image=arguments.image
+    )
+    show.data(found, lambda: _price_words(found))
+
+
+def _price_words(found: dict[str, Any]) -> str:
+    if found["amount"] is None:
+        return "Nothing is charged."
+    low, high = _amount(found["low"]), _amount(found["high"])
+    span = "" if low == high else f", {low} to {high}"
+    source = f"{found['source']}, {found['date']}"
+    return f"About {_amount(found['amount'])} {found['currency']}{span} (an estimate; {source})"
+
+
+def _spent(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+    from . import api
+    from .generation.journal import Journal
+
+    journal = Journal(api.config().home)
+    try:
+        months = [dataclasses.asdict(spent) for spent in journal.spent()]
+    finally:
+        journal.close()
+
+    def words() -> str:
+        lines = [
+            f"{row['month']}  {row['service']:<8} {row['jobs']:>5} jobs  {_money(row)}"
+            for row in months
+        ]
+        return "\n".join(lines) or "Nothing was charged."
+
+    show.data(months, words)
 
 
 def _endpoints(arguments: argparse.Namespace, show: _Json | _Text) -> None:
@@ -280,8 +366,10 @@ def _jobs(arguments: argparse.Namespace, show: _Json | _Text) -> int:
     from . import api
     from .generation.runner import Runner
 
-    if arguments.action in ("show", "cancel", "forget") and not arguments.job:
+    if arguments.action not in ("list", "resume") and not arguments.job:
         raise InputError(f"`jobs {arguments.action}` needs a job's id. `jobs list` shows them all.")
+    if arguments.action == "adopt" and not arguments.request:
+        raise InputError("`jobs adopt` needs the service's id of the request after the job's id.")
     runner = Runner(api.config())
     try:
         match arguments.action:
@@ -300,7 +388,13 @@ def _jobs(arguments: argparse.Namespace, show: _Json | _Text) -> int:
             case "cancel":
                 _cancel(runner, arguments.job, show)
             case "resume":
-                return _resume(runner, show)
+                return _resume(runner, show, arguments.job)
+            case "send-again":
+                runner.send_again(arguments.job)
+                _finish(runner, arguments.job, show)
+            case "adopt":
+                runner.adopt(arguments.job, arguments.request)
+                _finish(runner, arguments.job, show)
     finally:
         runner.close()
     return 0
@@ -316,10 +410,10 @@ def _words(job: Job) -> str:
     return f"{job.id}  {when}  {job.state:<11}  {job.endpoint}  {job.title}{error}"
 
 
-def _resume(runner: Runner, show: _Json | _Text) -> int:
-    """Go on with what other processes left behind, in the order it was asked for."""
+def _resume(runner: Runner, show: _Json | _Text, job_id: str | None) -> int:
+    """Go on with what other processes left behind, in the order it was asked for, or with one job of it."""
     code = 0
-    left = runner.resume()
+    left = runner.resume(job_id)
     if not left:
         show.data([], lambda: "Nothing is left to resume.")
     for job in left:
@@ -327,8 +421,6 @@ def _resume(runner: Runner, show: _Json | _Text) -> int:
             if job.state == "ready":
                 if "output" in job.wish:
                     show.result(job, _deliver(runner, job))
-            elif job.state == "uncertain":
-                raise from_record(**job.error or {})
             else:
                 _finish(runner, job.id, show)
         except TrellisError as error:
@@ -344,10 +436,10 @@ def _cancel(runner: Runner, job_id: str, show: _Json | _Text) -> None:
     if job.state in ENDED:
         raise InputError(f"Job {job_id} is {job.state} already.")
     runner.journal.note(job_id, cancel_asked=True)
+    if job.state == "uncertain" and runner.journal.claim(job_id):
+        runner.journal.move(job_id, State.CANCELLED)
+        return
     if runner.resume(job_id):
-        if job.state == "uncertain":
-            runner.journal.move(job_id, State.CANCELLED)
-            return
         with contextlib.suppress(CancelledError):
             runner.wait(job_id, show.event)
 

@@ -33,7 +33,7 @@ class Config:
     """Everything a runner needs to know.
 
     `results` is the result library's folder where the user chose one. `shared` holds the sidecar's files: it is one for all
-    Blenders of a user, whose extensions have a `home` each.
+    Blenders of a user, whose extensions have a `home` each. `offline`: Blender may not go online.
     """
 
     home: Path
@@ -47,6 +47,7 @@ class Config:
     runware_url: str = "https://api.runware.ai/v1"
     sidecar_url: str = ""
     sidecar_token: str = field(default="", repr=False)
+    offline: bool = False
 
     @classmethod
     def load(cls, **preferences: Any) -> Self:

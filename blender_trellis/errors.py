@@ -7,6 +7,8 @@
     │   ├── ParameterError            an unknown parameter or a value out of range; `parameter` names it
     │   ├── EndpointError             an unknown endpoint, or one that cannot do what was asked
     │   ├── OutputError               the output file cannot be written
+    │   ├── AccessError               no key, or Blender may not go online
+    │   ├── PriceError                it would cost more than was allowed
     │   └── StorageError              the disk that holds journal and results is full or read-only
     ├── ServiceError         exit 3   the service answered, and the answer is no
     │   ├── RejectedError             it refused the request (validation, content, size)
@@ -15,11 +17,13 @@
     │   └── ResultError               it delivered a file that is broken or hostile
     ├── UnreachableError     exit 4   no answer, or none that can be relied on; trying later may help
     │   ├── SidecarError              the local process does not start or does not answer
+    │   ├── LeftError                 nobody waits any more, but the service goes on: the result can be collected
     │   └── UncertainError            a reply was lost after a submit: the job may exist, and cost
     └── CancelledError       exit 130 the user asked for it
 
-The message is a whole sentence for the panel: what happened and what to do. `request_id` is the service's own id of the
-request, and `job_id` the journal's, where one is known. Nothing here may ever carry a key.
+The message is whole sentences for the panel: what happened, whose doing it was, what was charged as far as is known, and
+what to do. `request_id` is the service's own id of the request, `job_id` the journal's, `parameter` the documented name of the
+parameter to blame and `cost` what the service charged all the same, where known. Nothing here may ever carry a key.
 """
 
 from __future__ import annotations
@@ -35,16 +39,31 @@ class TrellisError(Exception):
         "failed"  # of the job: failed, cancelled, or uncertain where it may still come to something
     )
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        parameter: str = "",
+        cost: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.request_id = request_id
+        self.parameter = parameter
+        self.cost = cost
         self.job_id: str | None = None
 
     @property
     def kind(self) -> str:
         """The class name: what the journal and the `--json` lines call this error."""
         return type(self).__name__
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the journal keeps of it; `from_record` makes an error of it again."""
+        names = ("kind", "message", "request_id", "parameter")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         return f"{self.message} (request {self.request_id})" if self.request_id else self.message
@@ -61,11 +80,7 @@ class ImageError(InputError):
 
 
 class ParameterError(InputError):
-    """A parameter is unknown, or its value out of range. `parameter` is its documented name."""
-
-    def __init__(self, message: str, *, parameter: str, request_id: str | None = None) -> None:
-        super().__init__(message, request_id=request_id)
-        self.parameter = parameter
+    """A parameter is unknown, or its value out of range."""
 
 
 class EndpointError(InputError):
@@ -74,6 +89,14 @@ class EndpointError(InputError):
 
 class OutputError(InputError):
     """The output file cannot be written."""
+
+
+class AccessError(InputError):
+    """There is no key, or Blender may not go online."""
+
+
+class PriceError(InputError):
+    """It would cost more than was allowed; nothing was sent."""
 
 
 class StorageError(InputError):
@@ -103,13 +126,20 @@ class ResultError(ServiceError):
 
 
 class UnreachableError(TrellisError):
-    """No answer, or none that can be relied on."""
+    """No answer, or none that can be relied on. `pause` is how many seconds the service asked to be left alone."""
 
     exit_code = 4
+    pause = 0.0
 
 
 class SidecarError(UnreachableError):
     """The local process does not start or does not answer."""
+
+
+class LeftError(UnreachableError):
+    """Nobody waits for the job any more; it goes on at the service, and its result can be collected."""
+
+    state = "uncertain"
 
 
 class UncertainError(UnreachableError):
@@ -132,8 +162,9 @@ def _subclasses(cls: type[TrellisError]) -> dict[str, type[TrellisError]]:
     return found
 
 
-def from_record(kind: str, message: str, request_id: str | None = None) -> TrellisError:
-    """The error that the journal recorded as `kind` and `message`."""
+def from_record(
+    kind: str, message: str, request_id: str | None = None, parameter: str = ""
+) -> TrellisError:
+    """The error that the journal recorded."""
     cls = _subclasses(TrellisError).get(kind, TrellisError)
-    extra: dict[str, Any] = {"parameter": ""} if issubclass(cls, ParameterError) else {}
-    return cls(message, request_id=request_id, **extra)
+    return cls(message, request_id=request_id, parameter=parameter)

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Input images: any picture file that Pillow reads becomes an upright 8-bit RGB or RGBA PNG without metadata.
+"""Input images: any picture that Pillow reads becomes an upright 8-bit RGB or RGBA PNG without metadata.
 
-Metadata goes because a photo's may hold the place where it was taken.
+Metadata goes because a photo's may hold the place where it was taken. A picture is given as a file, as a data URI or as bare
+base64; a URL, or the id of an upload, is a reference that goes to the service as it is.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
@@ -19,6 +22,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "TGA", "AVIF")
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 80_000_000  # below the number from which Pillow itself suspects a decompression bomb
 MIN_SIDE = 16
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_BASE64 = re.compile("[A-Za-z0-9+/]+={0,2}")
+_SHORTEST_BASE64 = 260  # characters; no picture is smaller, and few paths are longer
 
 
 @dataclass(frozen=True)
@@ -31,24 +37,49 @@ class InputImage:
     height: int
 
 
-def read(path: Path, max_side: int) -> InputImage:
-    """The picture at `path`, converted, and scaled down to `max_side` pixels.
+def reference(given: str) -> str | None:
+    """What kind of reference this is: "url", "uuid", or None if it is a file's path or the picture itself."""
+    if urlsplit(given).scheme in ("http", "https"):
+        return "url"
+    return "uuid" if _UUID.fullmatch(given) and not Path(given).exists() else None
+
+
+def name_of(given: str) -> str:
+    """What to call the picture that was given as `given`."""
+    kind = reference(given)
+    if kind == "url":
+        return unquote(urlsplit(given).path.rpartition("/")[2]) or "picture"
+    return given if kind else "picture" if _embedded(given) is not None else Path(given).name
+
+
+def _embedded(given: str) -> bytes | None:
+    """The file in a data URI or in bare base64; None if `given` is neither."""
+    head, comma, text = given.partition(",")
+    is_uri = head.startswith("data:") and bool(comma)
+    # A path is shorter, and names a file
+    if not is_uri and (len(given) < _SHORTEST_BASE64 or not _BASE64.fullmatch(given)):
+        return None
+    try:
+        return base64.b64decode(text if is_uri else given, validate=True)
+    except ValueError as error:
+        raise ImageError(f"The picture's base64 text is broken: {error}.") from error
+
+
+def read(given: Path | str, max_side: int) -> InputImage:
+    """The picture in a file, a data URI or base64 text, converted, and scaled down to `max_side` pixels.
 
     Raises:
         ImageError: there is no such file, it is no picture, it is broken, or nothing can be seen on it.
     """
-    name = path.name
+    data = _embedded(given) if isinstance(given, str) else None
+    path = Path(given) if data is None else None
+    name = path.name if path else "picture"
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise ImageError(f"{path} is a folder. Give the image file itself.")
-        if size == 0:
-            raise ImageError(f"{name} is empty (0 bytes). Save the picture again.")
-        if size > MAX_BYTES:
-            raise ImageError(
-                f"{name} has {size / 2**20:.0f} MiB; at most {MAX_BYTES >> 20} MiB can be read."
-            )
-        with Image.open(path, formats=FORMATS) as image:
+        if path:
+            _check_file(path)
+        else:
+            _check_bytes(name, len(data or b""))
+        with Image.open(path or io.BytesIO(data or b""), formats=FORMATS) as image:
             _check_size(name, image.width, image.height)
             picture = _convert(image, max_side)
     except FileNotFoundError as error:
@@ -71,6 +102,22 @@ def read(path: Path, max_side: int) -> InputImage:
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=3)
     return InputImage(name, out.getvalue(), picture.width, picture.height)
+
+
+def _check_file(path: Path) -> None:
+    size = path.stat().st_size
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder. Give the image file itself.")
+    _check_bytes(path.name, size)
+
+
+def _check_bytes(name: str, size: int) -> None:
+    if size == 0:
+        raise ImageError(f"{name} is empty (0 bytes). Save the picture again.")
+    if size > MAX_BYTES:
+        raise ImageError(
+            f"{name} has {size / 2**20:.0f} MiB; at most {MAX_BYTES >> 20} MiB can be read."
+        )
 
 
 def _too_many_pixels(name: str) -> ImageError:
@@ -138,8 +185,3 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         ):  # a broken profile, or one for another mode: the picture is still good
             pass
     return picture.convert("RGB")
-
-
-def data_uri(png: bytes) -> str:
-    """The picture as it goes into a request's body."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -4,7 +4,8 @@
               ┌──────────────► cancelled / failed (from any state that is not an end)
 prepared ─► submitting ─► running ─► downloading ─► ready
                 │            ▲
-                └► uncertain ┘   the reply to the submit was lost: the user decides, or the service tells
+                └► uncertain ┘   the reply to the submit was lost: the service tells, or the user decides, who may also
+                                 have it sent again (back to prepared)
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MOVES: dict[State, frozenset[State]] = {
     _S.SUBMITTING: frozenset({_S.RUNNING, _S.UNCERTAIN, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.DOWNLOADING, _S.FAILED, _S.CANCELLED}),
     _S.DOWNLOADING: frozenset({_S.READY, _S.FAILED, _S.CANCELLED}),
-    _S.UNCERTAIN: frozenset({_S.SUBMITTING, _S.RUNNING, _S.FAILED, _S.CANCELLED}),
+    _S.UNCERTAIN: frozenset({_S.PREPARED, _S.RUNNING, _S.FAILED, _S.CANCELLED}),
     _S.READY: frozenset(),
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
@@ -45,10 +46,12 @@ ENDED = frozenset(state for state, follow in MOVES.items() if not follow)
 class Job:
     """One row of the journal.
 
-    `parameters` go by documented name and include the seed. `images` are names in the library, `names` what the user called
-    them. `ticket` is what the service returned for the submit; its id and URLs. `wish` is what the asker wants done with the
-    result (an output file, a scene and a place), which only the asker reads; `fulfilled` says that it is done.
-    `cancel_asked` is how another process asks the job's owner to cancel it.
+    `parameters` go by documented name and include the seed. `images` are names in the library, or references that go to the
+    service as they are; `names` is what the user called them; `mesh` a name in the library. `ticket` is what the service
+    returned for the submit; its id and URLs. `wish` is what the asker wants done with the result (an output file, a scene and a
+    place), which only the asker reads; `fulfilled` says that it is done. `cancel_asked` is how another process asks the job's
+    owner to cancel it. `seeds` are those of `files`. `cost` is an estimate until the service has named the charge; `max_cost`,
+    in US dollars, is what it may come to at most.
     """
 
     id: str
@@ -67,6 +70,9 @@ class Job:
     wish: dict[str, Any] = field(default_factory=dict)
     fulfilled: bool = False
     cancel_asked: bool = False
+    mesh: str | None = None
+    seeds: list[int] = field(default_factory=list)
+    max_cost: float | None = None
 
     @property
     def title(self) -> str:

@@ -14,10 +14,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..endpoints.schema import schemas
 from ..errors import InputError, StorageError
 from ..home import FileLock
 from .job import ENDED, MOVES, Job, State
@@ -33,10 +34,31 @@ _MIGRATIONS = (
     ) STRICT;
     CREATE INDEX job_by_time ON job (created);
     """,
+    """
+    ALTER TABLE job ADD COLUMN mesh TEXT;
+    ALTER TABLE job ADD COLUMN seeds TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE job ADD COLUMN max_cost REAL;
+    CREATE TABLE charge (
+        job_id TEXT PRIMARY KEY, service TEXT NOT NULL, time REAL NOT NULL,
+        amount REAL NOT NULL, currency TEXT NOT NULL, estimate INTEGER NOT NULL
+    ) STRICT;
+    """,
 )
-_JSON = {"parameters", "images", "names", "ticket", "files", "cost", "error", "wish"}
+_JSON = {"parameters", "images", "names", "ticket", "files", "cost", "error", "wish", "seeds"}
 _BOOLEAN = {"fulfilled", "cancel_asked"}
 _COLUMNS = [column.name for column in fields(Job)]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a month ("2026-11") cost at one service. `estimate`: the service did not name the charge of every job."""
+
+    month: str
+    service: str
+    amount: float
+    currency: str
+    jobs: int
+    estimate: bool
 
 
 class Journal:
@@ -131,7 +153,42 @@ class Journal:
                 raise ValueError(f"a job cannot go from {job.state} to {state}")
             if owner != self._owner:
                 raise ValueError(f"job {job_id} belongs to another process")
-            return self._update(database, replace(job, state=state, **changes))
+            moved = self._update(database, replace(job, state=state, **changes))
+            if state in ENDED and moved.cost:
+                self._charge(database, moved)
+            return moved
+
+    @staticmethod
+    def _charge(database: sqlite3.Connection, job: Job) -> None:
+        """Enter what a job cost, in a table of its own: a job that is forgotten was paid for all the same."""
+        assert job.cost
+        database.execute(
+            "INSERT OR REPLACE INTO charge VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                job.id,
+                schemas()[job.endpoint]["service"],
+                job.updated,
+                job.cost["amount"],
+                job.cost["currency"],
+                job.cost["estimate"],
+            ],
+        )
+
+    def spent(self) -> list[Spent]:
+        """What was spent, by month and service, newest month first."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT strftime('%Y-%m', time, 'unixepoch', 'localtime') AS month,"
+                " service, currency, sum(amount) AS amount, count(*) AS jobs, max(estimate) AS estimate"
+                " FROM charge GROUP BY month, service, currency ORDER BY month DESC, service"
+            ).fetchall()
+        return [Spent(**dict(row) | {"estimate": bool(row["estimate"])}) for row in rows]
+
+    def request_ids(self) -> frozenset[str]:
+        """Every service's id of every job."""
+        with self._lock:
+            rows = self._database.execute("SELECT request_id FROM job WHERE request_id IS NOT NULL")
+            return frozenset(row[0] for row in rows)
 
     def note(self, job_id: str, **changes: Any) -> Job:
         """Commit something that became known without a change of state."""
@@ -174,7 +231,7 @@ class Journal:
     def claim(self, job_id: str | None = None) -> list[Job]:
         """Take over what is left of processes that are gone, oldest first: jobs at work, and ready ones whose wish is open.
 
-        With `job_id`, that one alone.
+        With `job_id`, that one alone, and also if it is this process's own.
         """
         claimed = []
         with self._transaction() as database:
@@ -184,7 +241,8 @@ class Journal:
             ).fetchall()
             alive = self._alive_owners()
             for row in rows:
-                if row["owner"] not in alive and job_id in (None, row["id"]):
+                own = row["id"] == job_id and row["owner"] == self._owner
+                if own or (row["owner"] not in alive and job_id in (None, row["id"])):
                     database.execute(
                         "UPDATE job SET owner = ? WHERE id = ?", [self._owner, row["id"]]
                     )

@@ -29,9 +29,9 @@ class Library:
         except OSError as error:
             raise storage_error(error, home) from error
 
-    def keep_input(self, data: bytes) -> str:
-        """Keep a picture as it will be sent; returns its name."""
-        name = f"{hashlib.sha256(data).hexdigest()}.png"
+    def keep_input(self, data: bytes, suffix: str = ".png") -> str:
+        """Keep a picture or a mesh as it will be sent; returns its name."""
+        name = f"{hashlib.sha256(data).hexdigest()}{suffix}"
         path = self.inputs / name
         if not path.exists():
             try:
@@ -42,7 +42,7 @@ class Library:
         return name
 
     def read_input(self, name: str) -> bytes:
-        """A picture kept earlier."""
+        """What was kept earlier."""
         return (self.inputs / name).read_bytes()
 
     def part(self, job_id: str, number: int) -> Path:

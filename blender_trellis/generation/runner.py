@@ -22,18 +22,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Config
-from ..endpoints import get
+from ..endpoints import get, prices
 from ..endpoints.schema import CARRIED_OUT
 from ..errors import (
     CancelledError,
     EndpointError,
     ImageError,
+    InputError,
+    LeftError,
+    PriceError,
+    ResultError,
     TrellisError,
     UncertainError,
     UnreachableError,
     from_record,
 )
-from ..services import Outcome, Service, Status, Ticket, open_service
+from ..services import Outcome, Service, Status, Submission, Ticket, check_access, open_service
 from . import glb, images
 from .job import ENDED, Event, Job, State
 from .journal import Journal
@@ -50,17 +54,28 @@ _LONGEST_PAUSE = 30.0  # seconds between two attempts when a service does not an
 _LAST_WORD = (
     10.0  # seconds that a closing runner waits for the reply to a request that is being sent
 )
-_LOCAL_ATTEMPTS = 5  # a sidecar that does not come back in as many starts will not
+_SEND_ATTEMPTS = 6  # of a request that was not taken on: about half a minute
+_FETCHES = 3  # of a model that arrives broken
+_UNKNOWN = (
+    "This program ended while it sent the request. The job may be at work there, and charged. Look at the service before "
+    "sending it again."
+)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks for: an endpoint, its parameters by documented or common name, and picture files."""
+    """What somebody asks for: an endpoint, its parameters by documented or common name, and pictures.
+
+    A picture is a file, a data URI or base64 text, or, where the endpoint takes it, the URL or id of one. `mesh` is a GLB for
+    the endpoints that work on one. `max_cost` is in US dollars.
+    """
 
     endpoint: str
-    images: Sequence[Path]
+    images: Sequence[Path | str]
     parameters: dict[str, Any] = field(default_factory=dict)
     wish: dict[str, Any] = field(default_factory=dict)
+    mesh: Path | None = None
+    max_cost: float | None = None
 
 
 class Runner:
@@ -112,25 +127,73 @@ class Runner:
     def resume(self, job_id: str | None = None) -> list[Job]:
         """Take over what is left of processes that are gone, or that one job; what can go on by itself does.
 
-        Returns all that was taken over: also uncertain jobs, and ready ones with a wish that only the caller can fulfil.
+        Returns all that was taken over: also uncertain jobs, for which the service is asked again but nothing is sent, and
+        ready ones with a wish that only the caller can fulfil.
         """
         claimed = self.journal.claim(job_id)
         for job in claimed:
-            if job.state not in SETTLED:
+            if job.state not in ENDED and job.id not in self._tasks:
                 self._spawn(job.id, functools.partial(self._carry, job))
         return claimed
+
+    def send_again(self, job_id: str) -> None:
+        """Send an uncertain job anew: the user's decision, since it may be charged twice.
+
+        Raises:
+            InputError: it is not uncertain, or another process works on it.
+        """
+        job = self._uncertain(job_id)
+        job = self.journal.move(job.id, State.PREPARED, error=None)
+        self._spawn(job.id, functools.partial(self._carry, job))
+
+    def adopt(self, job_id: str, request_id: str) -> None:
+        """Go on with an uncertain job that the service calls `request_id`, as its own pages show.
+
+        Raises:
+            InputError: it is not uncertain, or another process works on it.
+        """
+        job = self._uncertain(job_id)
+
+        async def go_on() -> None:
+            service = self._service(job.endpoint)
+            submission = self._sought(job)
+            await self._carry(self._accept(job, await service.adopt(submission, request_id)))
+
+        self._spawn(job.id, go_on)
+
+    def _uncertain(self, job_id: str) -> Job:
+        job = self.journal.get(job_id)
+        if job.state is not State.UNCERTAIN:
+            raise InputError(f"Job {job_id} is {job.state}, not uncertain.")
+        if not self.journal.claim(job_id):
+            raise InputError(f"Job {job_id} belongs to another Blender or command that is running.")
+        return job
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end; what became of it comes as an event."""
 
         def stop() -> None:
             task = self._tasks.get(job_id)
-            if task:
+            if task and job_id not in self._cancelled:
                 self._cancelled.add(job_id)
                 task.cancel()
 
         # One round of the loop later: a task that is cancelled before its first step would never tell of it
         self._loop.call_soon_threadsafe(self._loop.call_soon, stop)
+
+    def price(self, request: Request) -> float | None:
+        """What the service says that a request would cost, in US dollars; blocks. None where it does not say.
+
+        Raises:
+            TrellisError: the request is wrong, or the service cannot be asked.
+        """
+        job = self._check(str(uuid.uuid4()), request)
+
+        async def ask() -> float | None:
+            service = self._service(job.endpoint)
+            return await service.price(await self._fill(job, service))
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result()
 
     def wait(
         self, job_id: str, show: Callable[[Event], None] | None = None, timeout: float | None = None
@@ -198,9 +261,10 @@ class Runner:
             _log.exception("job %s", job_id)
             text = f"Something unforeseen happened: {type(error).__name__}: {error}."
             self._end(job_id, TrellisError(text))
+        finally:
+            self._cancelled.discard(job_id)
 
     def _end(self, job_id: str, error: TrellisError) -> None:
-        record = {"kind": error.kind, "message": error.message, "request_id": error.request_id}
         state = State.FAILED
         if isinstance(error, CancelledError):
             state = State.CANCELLED
@@ -208,14 +272,22 @@ class Runner:
             state = State.UNCERTAIN
         try:
             job = self.journal.get(job_id)
-            if job.state is State.DOWNLOADING and error.exit_code in (2, 4):
-                # What was made is not lost because a disk is full or a line is down: the job can be resumed
+            # What is being made is not lost for want of a key, a disk or a line: the job can be resumed
+            at_service = job.state in (State.SUBMITTING, State.RUNNING, State.UNCERTAIN)
+            resumable = (at_service and error.exit_code in (1, 2)) or (
+                job.state is State.DOWNLOADING and error.exit_code in (1, 2, 4)
+            )
+            if resumable or isinstance(error, LeftError):
                 state = job.state
+                self.journal.note(job_id, error=error.record)
+            elif state is job.state:
+                self.journal.note(job_id, error=error.record)
             else:
-                self.journal.move(job_id, state, error=record)
+                cost = job.cost if state is State.UNCERTAIN else error.cost
+                self.journal.move(job_id, state, error=error.record, cost=cost)
         except TrellisError:
             pass  # it never got as far as a row, or the disk is full: the event still tells
-        self.events.put(Event(job_id, state, message=error.message, error=record))
+        self.events.put(Event(job_id, state, message=error.message, error=error.record))
 
     async def _begin(self, job_id: str, request: Request) -> None:
         preparing = asyncio.ensure_future(asyncio.to_thread(self._prepare, job_id, request))
@@ -230,6 +302,9 @@ class Runner:
         await self._carry(job)
 
     def _prepare(self, job_id: str, request: Request) -> Job:
+        return self.journal.add(self._check(job_id, request))
+
+    def _check(self, job_id: str, request: Request) -> Job:
         """Everything that can be wrong with a request is found here, before there is a row."""
         model = get(request.endpoint)
         check_count(model, len(request.images))
@@ -239,17 +314,47 @@ class Runner:
         parameters = dict(request.parameters)
         parameters.setdefault("seed", random.SystemRandom().randrange(2**31))
         values = model.parse(parameters).values()
-        read = [images.read(Path(path), model.max_side) for path in request.images]
-        job = Job(
+        estimate = prices.estimate(model.id, values)
+        check_price(request.max_cost, estimate.amount if estimate else None)
+        check_access(model.id, self.config)
+        return Job(
             id=job_id,
             endpoint=model.id,
             parameters=values,
-            images=[self.library.keep_input(image.data) for image in read],
-            names=[image.name for image in read],
+            images=[self._keep_picture(model, given) for given in request.images],
+            names=[images.name_of(str(given)) for given in request.images],
             wish=request.wish,
             fulfilled=not request.wish,
+            mesh=self._keep_mesh(model, request.mesh),
+            cost=_expected(estimate) if estimate else None,
+            max_cost=request.max_cost,
         )
-        return self.journal.add(job)
+
+    def _keep_picture(self, model: type[Endpoint], given: Path | str) -> str:
+        """The library's name of a picture, or the reference that it is."""
+        kind = images.reference(str(given))
+        if kind is None:
+            return self.library.keep_input(images.read(given, model.max_side).data)
+        if kind not in model.references:
+            raise ImageError(f"{model.id} does not take a picture's {kind.upper()}. Give a file.")
+        return str(given)
+
+    def _keep_mesh(self, model: type[Endpoint], mesh: Path | None) -> str | None:
+        if bool(model.mesh_key) is not bool(mesh):
+            raise EndpointError(
+                f"{model.id} works on a mesh. Give a GLB file."
+                if model.mesh_key
+                else f"{model.id} takes no mesh. Leave it out."
+            )
+        if mesh is None:
+            return None
+        try:
+            glb.check(mesh)
+            return self.library.keep_input(mesh.read_bytes(), ".glb")
+        except ResultError as error:
+            raise InputError(f"{mesh.name} cannot be used: {error.message}") from error
+        except OSError as error:
+            raise InputError(f"There is no mesh {mesh}. Check the path.") from error
 
     def _service(self, endpoint: str) -> Service:
         if endpoint not in self._services:
@@ -260,7 +365,7 @@ class Runner:
         """From whatever state a job is in to its end."""
         self._heed(job)
         service = self._service(job.endpoint)
-        if job.state in (State.PREPARED, State.SUBMITTING):
+        if job.state in (State.PREPARED, State.SUBMITTING, State.UNCERTAIN):
             job = await self._submit(job, service)
         if job.state is State.RUNNING:
             await self._follow(job, service)
@@ -275,48 +380,110 @@ class Runner:
             raise asyncio.CancelledError
 
     async def _submit(self, job: Job, service: Service) -> Job:
-        if job.state is State.SUBMITTING and not service.repeatable:
-            raise UncertainError(
-                "This program ended while it sent the request. It may be at work, and charged; look at the service before "
-                "sending it again."
-            )
+        """Get a job taken on by its service: once, whatever happens on the way."""
         await service.ready()
-        if job.state is State.PREPARED:
+        # A job that nobody knows the fate of is asked for by what was sent; its pictures need not be sent for that
+        attached = job.state is State.PREPARED or service.repeatable
+        submission = await self._fill(job, service) if attached else self._sought(job)
+        lost: UncertainError | None = None
+        if job.state is not State.PREPARED:
+            recorded = job.error or {}
+            lost = UncertainError(recorded.get("message") or _UNKNOWN, request_id=job.request_id)
+        else:
+            await self._check_price(job, service, submission)
             job = self.journal.move(job.id, State.SUBMITTING)
             self._tell(job)
+        return self._accept(job, await self._send(job, service, submission, lost))
+
+    async def _fill(self, job: Job, service: Service) -> Submission:
+        """The request as it goes out, with its pictures inline or uploaded."""
+
+        async def attach(name: str) -> str:
+            if images.reference(name):
+                return name
+            data = await asyncio.to_thread(self.library.read_input, name)
+            kind = "model/gltf-binary" if name.endswith(".glb") else "image/png"
+            return await self._persist(job, service, lambda: service.attach(data, kind))
+
+        pictures = [await attach(name) for name in job.images]
+        return self._submission(job, pictures, await attach(job.mesh) if job.mesh else "")
+
+    @staticmethod
+    def _submission(job: Job, pictures: list[str], mesh: str) -> Submission:
         request = get(job.endpoint).parse(job.parameters)
-        pictures = [await asyncio.to_thread(self._data_uri, name) for name in job.images]
-        body, headers = request.body(pictures), request.headers()
-        sending = asyncio.ensure_future(self._send(job, service, body, headers))
-        try:
-            return self._accept(job, await asyncio.shield(sending))
-        except asyncio.CancelledError:
-            # The reply names the job: without it nobody could cancel it, or find it again
-            self._accept(job, await asyncio.wait_for(sending, _LAST_WORD))
-            raise
+        return Submission(
+            key=job.id,
+            endpoint=job.endpoint,
+            body=request.body(pictures, mesh),
+            headers=request.headers(),
+            query=request.query(),
+            created=job.created,
+        )
+
+    def _sought(self, job: Job) -> Submission:
+        """The request as it is looked for: what it says but for its pictures."""
+        return self._submission(job, job.images, job.mesh or "")
+
+    async def _check_price(self, job: Job, service: Service, submission: Submission) -> None:
+        """Where the cost is limited, the service's own price decides, if it tells one."""
+        if job.max_cost is not None:
+            with contextlib.suppress(UnreachableError):
+                check_price(job.max_cost, await service.price(submission))
 
     async def _send(
-        self, job: Job, service: Service, body: dict[str, Any], headers: dict[str, str]
+        self, job: Job, service: Service, submission: Submission, lost: UncertainError | None
     ) -> Ticket:
+        """Send a request until it is taken on or refused.
+
+        It is sent again only where it was surely not taken on. Where it may have been (`lost`), the service is asked for it
+        first, and it is sent again only where that cannot make a second job.
+        """
         attempt = 0
         while True:
             try:
-                return await service.submit(job.id, job.endpoint, body, headers)
-            except UnreachableError:
-                attempt += 1
-                if not service.repeatable or attempt == _LOCAL_ATTEMPTS:
+                if lost:
+                    ticket = await service.find(submission, self.journal.request_ids())
+                    if ticket:
+                        return ticket
+                    if not service.repeatable:
+                        raise lost
+                return await self._send_once(job, service, submission)
+            except UnreachableError as error:
+                task = asyncio.current_task()
+                if error is lost or (task and task.cancelling()):
                     raise
-                await self._pause(attempt)
+                attempt += 1
+                if isinstance(error, UncertainError):
+                    lost = error
+                    self.journal.note(job.id, error=error.record)
+                    if not service.repeatable:
+                        continue
+                if attempt == (service.attempts if lost else _SEND_ATTEMPTS):
+                    raise
+                self._again(job, error)
+                await self._pause(attempt, error)
+
+    async def _send_once(self, job: Job, service: Service, submission: Submission) -> Ticket:
+        """One submit. Its reply is waited for even when the job is cancelled meanwhile: it names the job, and without it nobody
+        could cancel it, or find it again."""
+        sending = asyncio.ensure_future(service.submit(submission))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            try:
+                self._accept(job, await asyncio.wait_for(sending, _LAST_WORD))
+            except (TimeoutError, UncertainError) as error:
+                raise UncertainError(_UNKNOWN) from error
+            except UnreachableError:
+                _log.info("job %s was not taken on", job.id)
+            raise
 
     def _accept(self, job: Job, ticket: Ticket) -> Job:
         job = self.journal.move(
-            job.id, State.RUNNING, ticket=ticket.as_dict(), request_id=ticket.request_id
+            job.id, State.RUNNING, ticket=ticket.as_dict(), request_id=ticket.request_id, error=None
         )
         self._tell(job, message="Sent")
         return job
-
-    def _data_uri(self, name: str) -> str:
-        return images.data_uri(self.library.read_input(name))
 
     async def _follow(self, job: Job, service: Service) -> Status:
         """Ask until the service is done; what it says becomes events when it is something new."""
@@ -324,6 +491,7 @@ class Runner:
         last = None
         shortest, longest = service.poll_seconds
         pause = shortest
+        await asyncio.sleep(shortest)
         while True:
             status = await self._persist(job, service, lambda: service.status(ticket))
             if status != last:
@@ -343,20 +511,28 @@ class Runner:
             pause = min(pause * 1.5, longest)
 
     async def _collect(self, job: Job, service: Service) -> None:
-        """Fetch, check and keep what was made."""
+        """Fetch, check and keep what was made; what arrived of several counts, whatever became of the others."""
         ticket = Ticket(**job.ticket or {})
         outcome = await self._persist(job, service, lambda: service.result(ticket))
-        files = [
-            await self._keep(job, service, url, number) for number, url in enumerate(outcome.files)
-        ]
-        job = self.journal.move(
-            job.id, State.READY, files=[str(path) for path in files], **_told(job, outcome)
-        )
+        files, failures = [], list(outcome.failures)
+        for number, made in enumerate(outcome.files):
+            try:
+                path = await self._keep(job, service, made.url, number)
+            except ResultError as error:
+                if len(outcome.files) == 1:
+                    raise ResultError(error.message, request_id=job.request_id) from error
+                failures.append(error.message)
+            else:
+                seed = job.seed + number if made.seed is None else made.seed
+                files.append((str(path), seed))
+        if not files:
+            raise ResultError(" ".join(failures), request_id=job.request_id)
+        job = self.journal.move(job.id, State.READY, **_told(job, outcome, files, failures))
         with contextlib.suppress(
             TrellisError, TimeoutError
         ):  # it would only keep its copy for longer
             await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
-        self._tell(job, fraction=1.0, message="Ready")
+        self._tell(job, fraction=1.0, message=job.error["message"] if job.error else "Ready")
 
     async def _keep(self, job: Job, service: Service, url: str, number: int) -> Path:
         part = self.library.part(job.id, number)
@@ -367,8 +543,14 @@ class Runner:
             self._tell(job, stage="download", step=percent, steps=100, fraction=1.0, message=text)
 
         try:
-            await self._persist(job, service, lambda: service.download(url, part, progress))
-            await asyncio.to_thread(glb.check, part)
+            for fetch in range(1, _FETCHES + 1):
+                await self._persist(job, service, lambda: service.download(url, part, progress))
+                try:
+                    await asyncio.to_thread(glb.check, part)
+                    break
+                except ResultError:  # it may be whole the next time, and it has been paid for
+                    if fetch == _FETCHES:
+                        raise
             return await asyncio.to_thread(self.library.keep, part, job.title)
         except OSError as error:
             raise storage_error(error, part.parent) from error
@@ -385,27 +567,73 @@ class Runner:
                 return await ask()
             except UnreachableError as error:
                 attempt += 1
-                if service.repeatable and attempt >= _LOCAL_ATTEMPTS:
+                if attempt == service.attempts:
                     raise
-                _log.warning("job %s: %s", job.id, error)
-                self._tell(job, message=f"{error.message} Trying again.")
-                await self._pause(attempt)
+                self._again(job, error)
+                self._heed(job)
+                await self._pause(attempt, error)
+
+    def _again(self, job: Job, error: UnreachableError) -> None:
+        _log.warning("job %s: %s", job.id, error)
+        self._tell(job, message=f"{error.message} Trying again.")
 
     @staticmethod
-    async def _pause(attempt: int) -> None:
-        await asyncio.sleep(min(0.25 * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.5))
+    async def _pause(attempt: int, error: UnreachableError) -> None:
+        wait = min(0.25 * 2 ** min(attempt, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1.5)
+        await asyncio.sleep(max(wait, error.pause))
 
     async def _call_off(self, job_id: str) -> None:
-        """The user cancelled: tell the service if it knows of the job, and end it here whatever it answers."""
+        """The user cancelled: tell the service if it knows of the job. What is made already, or cannot be stopped, stays to be
+        collected."""
         job = None
         with contextlib.suppress(TrellisError):  # there may be no row yet
             job = self.journal.get(job_id)
-        if job and job.ticket:
-            try:
-                await self._service(job.endpoint).cancel(Ticket(**job.ticket))
-            except TrellisError as error:
-                _log.warning("job %s: the cancellation did not arrive: %s", job_id, error)
-        raise CancelledError("Cancelled.", request_id=job.request_id if job else None)
+        if job is None:
+            raise CancelledError("Cancelled.")
+        self.journal.note(job_id, cancel_asked=False)
+        if job.state is State.SUBMITTING and job.ticket is None and job.error:
+            raise from_record(**job.error)  # it may have been taken on
+        if job.ticket is None:
+            raise CancelledError("Cancelled.")
+        service = self._service(job.endpoint)
+        if not service.cancellable:
+            raise LeftError(
+                f"{service.name} cannot cancel: the job goes on there, and is charged. Nobody waits for it any more; resume "
+                "it to collect the model.",
+                request_id=job.request_id,
+            )
+        if job.state is State.DOWNLOADING and service.attempts is None:
+            raise LeftError(
+                "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
+                request_id=job.request_id,
+            )
+        words = "Cancelled."
+        try:
+            if not await service.cancel(Ticket(**job.ticket)):
+                self._tell(job, message="It was finished before it could be cancelled.")
+                self._cancelled.discard(job_id)
+                await self._carry(job)
+                return
+            if service.attempts is None:
+                words += (
+                    f" If {service.name} had begun already, it may finish the job and charge it."
+                )
+        except UnreachableError as error:
+            words += f" {service.name} could not be told ({error.message}); it may go on, and charge the job."
+        raise CancelledError(words, request_id=job.request_id)
+
+
+def check_price(limit: float | None, amount: float | None) -> None:
+    """Refuse what costs more than was allowed.
+
+    Raises:
+        PriceError: in words.
+    """
+    if limit is not None and amount is not None and amount > limit:
+        raise PriceError(
+            f"This would cost about ${amount:.2f}, more than the ${limit:.2f} allowed. Nothing was sent. Allow more, or lower "
+            "resolution or number of results."
+        )
 
 
 def check_count(model: type[Endpoint], count: int) -> None:
@@ -421,9 +649,23 @@ def check_count(model: type[Endpoint], count: int) -> None:
         raise EndpointError(f"{model.id} takes {allowed}, and {count} were given. Remove some.")
 
 
-def _told(job: Job, outcome: Outcome) -> dict[str, Any]:
+def _expected(estimate: prices.Estimate) -> dict[str, Any]:
+    return {"amount": estimate.amount, "currency": estimate.currency, "estimate": True}
+
+
+def _told(
+    job: Job, outcome: Outcome, files: list[tuple[str, int]], failures: list[str]
+) -> dict[str, Any]:
     """What a result says about its job."""
-    told: dict[str, Any] = {"cost": outcome.cost}
-    if outcome.seed is not None and outcome.seed != job.seed:
-        told["parameters"] = job.parameters | {"seed": outcome.seed}
+    told: dict[str, Any] = {
+        "files": [path for path, _ in files],
+        "seeds": [seed for _, seed in files],
+        "cost": outcome.cost or job.cost,
+    }
+    if files[0][1] != job.seed:
+        told["parameters"] = job.parameters | {"seed": files[0][1]}
+    if failures:
+        all_of_them = len(files) + len(failures)
+        message = f"{len(failures)} of {all_of_them} models failed: {' '.join(failures)}"
+        told["error"] = TrellisError(message, request_id=job.request_id).record
     return told

@@ -16,6 +16,8 @@ from mathutils import Vector
 
 from .. import errors
 
+_GAP = 1.2  # from one model's middle to the next one's, in widths of the first
+
 
 def append(
     blend: Path,
@@ -23,11 +25,13 @@ def append(
     scene: Scene,
     location: Sequence[float] | None = None,
     view_layer: ViewLayer | None = None,
+    select: bool = True,
 ) -> list[Object]:
     """Bring the model of `blend`, a file that ImportWorker wrote, into `scene`, in a collection of its own.
 
     Stands at `location` (scene units; the 3D cursor where None). In object mode it becomes the selection of `view_layer`
-    (the current one, or the scene's first); in any other mode mode, selection and active object stay the user's.
+    (the current one, or the scene's first); in any other mode, or without `select`, mode, selection and active object stay the
+    user's.
     Returns the objects, the one that carries the recipe first. Raises ResultError, and then the file is as it was.
     """
     newest = _newest_id()
@@ -36,13 +40,22 @@ def append(
         objects = sorted(collection.objects, key=lambda obj: obj.parent is not None)
         scene.collection.children.link(collection)
         objects[0].location = Vector(scene.cursor.location if location is None else location)
-        _select(objects, _layer(scene, view_layer))
+        _select(objects, _layer(scene, view_layer), select)
     except Exception:
         bpy.data.batch_remove({item for item in _all_ids() if item.session_uid > newest})
         raise
     # Blender keeps an entry for the file that the model came from, which is about to be deleted
     bpy.data.batch_remove([item for item in bpy.data.libraries if item.session_uid > newest])
     return objects
+
+
+def beside(objects: list[Object]) -> Vector:
+    """Where the next one of several models stands: to the right of this one (scene units), with a gap."""
+    root = objects[0]
+    widths = [
+        corner[0] * obj.scale.x for obj in objects if obj.type == "MESH" for corner in obj.bound_box
+    ]
+    return Vector(root.location) + Vector(((max(widths) - min(widths)) * _GAP, 0, 0))
 
 
 def push_undo(message: str) -> None:
@@ -69,15 +82,15 @@ def _layer(scene: Scene, view_layer: ViewLayer | None) -> ViewLayer:
     return current if current and current.id_data == scene else scene.view_layers[0]
 
 
-def _select(objects: list[Object], layer: ViewLayer) -> None:
+def _select(objects: list[Object], layer: ViewLayer, wanted: bool) -> None:
     active = layer.objects.active
-    in_object_mode = active is None or active.mode == "OBJECT"
-    if in_object_mode:
+    wanted = wanted and (active is None or active.mode == "OBJECT")
+    if wanted:
         for obj in list(layer.objects.selected):
             obj.select_set(False, view_layer=layer)
         layer.objects.active = objects[0]
     for obj in objects:
-        obj.select_set(in_object_mode, view_layer=layer)
+        obj.select_set(wanted, view_layer=layer)
 
 
 def _newest_id() -> int:

@@ -5,6 +5,7 @@ Source: fal's documentation of its queue and the behaviour of its own clients. T
 - status, result and cancel go to the URLs of the submit's reply, never to ones made up here; the key goes with them only if
   their origin is the configured base;
 - a job that failed is COMPLETED too; what became of it is told by the result's URL;
+- a 401, 403, 429 or 5xx to a question after a job says nothing about the job;
 - a lost reply to a submit is no reason to send it again, unless the server takes a key that makes it one job.
 """
 
@@ -13,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx
 
-from ..config import LOOPBACK
 from ..errors import (
     AccountError,
     CancelledError,
@@ -28,36 +28,25 @@ from ..errors import (
     UncertainError,
     UnreachableError,
 )
-from . import Outcome, Status, Ticket
+from . import Account, Made, Outcome, Status, Submission, Ticket, wire
 
+_STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
 _IMAGE_KEYS = ("image_url", "image_urls")
-
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-)
-# No GLB that a model makes comes near; a longer body is a mistake or an attack
-MAX_RESULT_BYTES = 4 * 2**30
 
 
 class QueueService:
     """A server that speaks fal's queue protocol, at `base_url`, with `key`."""
 
-    repeatable = False
-    poll_seconds = (1.0, 3.0)
     name = "fal"
+    repeatable = False
+    attempts: int | None = None
+    cancellable = True
+    poll_seconds = (1.0, 3.0)
 
     def __init__(self, base_url: str, key: str) -> None:
         self._base_url = base_url
         self._key = key
-        # A model may compute for minutes between two bytes of nothing, but every single answer is short
-        timeout = httpx.Timeout(60, connect=10, write=300)
-        ours = (
-            not base_url or urlsplit(base_url).hostname in LOOPBACK
-        )  # no proxy leads to this computer
-        self._client = httpx.AsyncClient(timeout=timeout, trust_env=not ours)
+        self._client = wire.open_client(base_url)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -77,58 +66,92 @@ class QueueService:
         return await self._client.request(method, base + url, headers=headers, **more)
 
     async def _ask(self, method: str, url: str, **more: Any) -> httpx.Response:
-        """One request that can be repeated; raises UnreachableError where repeating it may help."""
+        """One request that can be repeated; raises UnreachableError where there is no answer of the service's own."""
         try:
             reply = await self._send(method, url, **more)
         except httpx.HTTPError as error:
-            raise UnreachableError(f"{self.name} does not answer ({_why(error)}).") from error
-        # An answer of the job itself carries its id; any other of these says nothing about the job (fal's own clients)
-        about_job = "x-fal-request-id" in reply.headers
-        if reply.status_code in (401, 403, 408, 429) or (
-            reply.status_code >= 500 and not about_job
-        ):
-            raise UnreachableError(
-                f"{self.name} answered {reply.status_code} instead of the job's state: {_detail(reply)}"
+            raise UnreachableError(f"{self.name} does not answer ({wire.why(error)}).") from error
+        if reply.is_redirect or reply.status_code in (401, 403, 408, 409, 429):
+            raise wire.later(
+                reply,
+                f"{self.name} answered {reply.status_code} instead of the job's state: {said(reply)}.",
             )
         return reply
 
-    async def submit(
-        self, key: str, endpoint: str, body: dict[str, Any], headers: dict[str, str]
-    ) -> Ticket:
-        """Send a request; `key` names it where the service can tell a repetition by it.
+    async def attach(self, data: bytes, media_type: str) -> str:
+        """A data URI."""
+        return wire.data_uri(data, media_type)
+
+    async def submit(self, submission: Submission) -> Ticket:
+        """Send a request; its key names it where the service can tell a repetition by it.
 
         Raises:
-            UnreachableError: the connection was never made: nothing was sent.
-            UncertainError: it was sent and no reply came.
+            UnreachableError: nothing was accepted; it may be sent again.
+            UncertainError: it was sent, and no reply tells what became of it.
             AccountError, RejectedError: the service said no.
         """
+        headers = {"Idempotency-Key": submission.key, "Accept": "application/json"}
         try:
             reply = await self._send(
-                "POST", f"/{endpoint}", json=body, headers={"Idempotency-Key": key, **headers}
+                "POST",
+                f"/{submission.endpoint}",
+                json=submission.body,
+                params=submission.query,
+                headers=headers | submission.headers,
             )
-        except _NEVER_SENT as error:
+        except wire.NEVER_SENT as error:
             raise UnreachableError(
-                f"{self.name} cannot be reached ({_why(error)}); nothing was sent. Check the connection."
+                f"{self.name} cannot be reached ({wire.why(error)}); nothing was sent or charged. Check the connection."
             ) from error
         except httpx.HTTPError as error:
-            raise UncertainError(
-                f"The connection to {self.name} broke after the request was sent ({_why(error)}). It may be at work, "
-                "and charged; look there before sending it again."
+            raise self._uncertain(
+                f"The connection to {self.name} broke after the request was sent ({wire.why(error)})."
             ) from error
-        if not reply.is_success:
-            raise self._refusal(reply)
+        if reply.is_success:
+            return await self._ticket(reply)
+        if reply.status_code == 429 or wire.refused_by_proxy(reply):
+            raise wire.later(
+                reply,
+                f"{self.name} is busy ({reply.status_code}): {said(reply)}. Nothing was taken on; try again later.",
+            )
+        if reply.status_code >= 500:
+            words = f"{self.name} answered {reply.status_code} to the request: {said(reply)}."
+            raise wire.later(reply, words) if self.repeatable else self._uncertain(words, reply)
+        raise self._refusal(reply)
+
+    async def _ticket(self, reply: httpx.Response) -> Ticket:
+        answer = wire.json_object(reply)
         try:
-            answer = reply.json()
+            if answer is None:
+                raise ValueError("no JSON object")
             return Ticket(
                 request_id=str(answer["request_id"]),
                 status_url=await self._relative(answer["status_url"]),
                 response_url=await self._relative(answer["response_url"]),
                 cancel_url=await self._relative(answer["cancel_url"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UncertainError(
-                f"{self.name} accepted the request with an answer that cannot be understood. Look there before sending it again."
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._uncertain(
+                f"{self.name} accepted the request with an answer that cannot be understood: {wire.excerpt(reply)}.",
+                reply,
             ) from error
+
+    def _uncertain(self, message: str, reply: httpx.Response | None = None) -> UncertainError:
+        request_id = reply.headers.get("x-fal-request-id") if reply else None
+        return UncertainError(
+            f"{message} It may be at work, and charged; look at {self.name} before sending it again.",
+            request_id=request_id,
+        )
+
+    async def find(self, submission: Submission, known: frozenset[str]) -> Ticket | None:
+        """The protocol has no way to ask for a job without its id."""
+        return None
+
+    async def adopt(self, submission: Submission, request_id: str) -> Ticket:
+        """A ticket made by fal's rule: the URLs name owner and app alone, whatever path the endpoint has below them."""
+        owner, app, *_ = submission.endpoint.split("/")
+        job = f"/{owner}/{app}/requests/{request_id}"
+        return Ticket(request_id, f"{job}/status", job, f"{job}/cancel")
 
     async def _relative(self, url: str) -> str:
         """`url` without the base. Anything elsewhere is refused, as the key would go with it."""
@@ -145,24 +168,14 @@ class QueueService:
             GenerationError: the service does not know the job any more.
         """
         reply = await self._ask("GET", ticket.status_url, params={"logs": "1"})
-        if reply.status_code == 404:
+        answer = wire.json_object(reply)
+        if reply.status_code == 404 and answer is not None:
             raise self._lost(ticket)
-        answer = _json(reply, ticket)
-        if answer.get("status") not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-            raise UnreachableError(f"{self.name} answered without a state: {_detail(reply)}")
-        progress = answer.get("progress") or {}
-        logs = answer.get("logs") or []
-        message = str(logs[-1].get("message", "")) if logs else ""
-        if answer["status"] == "IN_QUEUE":
-            ahead = answer.get("queue_position")
-            message = "Waiting in the queue" + (f", {ahead} ahead" if ahead else "")
+        state = (answer or {}).get("status")
+        if answer is None or reply.status_code >= 300 or not isinstance(state, str):
+            raise wire.later(reply, f"{self.name} answered without a state: {said(reply)}.")
         return Status(
-            completed=answer["status"] == "COMPLETED",
-            stage=str(progress.get("stage", "")),
-            step=int(progress.get("step", 0)),
-            steps=int(progress.get("steps", 0)),
-            fraction=progress.get("fraction"),
-            message=message,
+            completed=state == "COMPLETED", message=_message(answer, state), **_progress(answer)
         )
 
     async def result(self, ticket: Ticket) -> Outcome:
@@ -174,125 +187,168 @@ class QueueService:
             ResultError: an answer without a file.
         """
         reply = await self._ask("GET", ticket.response_url)
-        if reply.status_code == 404:
-            raise self._lost(ticket)
-        if reply.status_code == 499:
-            raise CancelledError("The job was cancelled.", request_id=ticket.request_id)
+        answer = wire.json_object(reply)
+        if reply.status_code == 404 and answer is not None:
+            raise await self._end_by_status(ticket)
         if not reply.is_success:
-            raise self._refusal(reply, ticket)
-        answer = _json(reply, ticket)
+            raise self._failure(reply, answer, ticket)
+        if answer is None:
+            raise wire.later(
+                reply, f"{self.name}'s answer cannot be understood: {wire.excerpt(reply)}."
+            )
         file = answer.get("model_glb") or answer.get("model_mesh") or {}
         if not isinstance(file, dict) or not isinstance(file.get("url"), str):
             raise ResultError(
-                f"{self.name} says that it is done but names no model.",
+                f"{self.name} says that it is done but names no model. It may have charged for it; ask {self.name}'s "
+                "support with the request's id.",
                 request_id=ticket.request_id,
             )
         base, _ = await self._address()
         seed = answer.get("seed")
         url = file["url"].removeprefix(base)  # it may have another port when it is fetched
-        return Outcome([url], seed if isinstance(seed, int) else None)
+        made = Made(url, seed if isinstance(seed, int) else None)
+        return Outcome([made], await self._charge(reply))
 
-    async def cancel(self, ticket: Ticket) -> None:
-        """Ask for cancellation; that it comes too late is no error."""
-        await self._ask("PUT", ticket.cancel_url)
+    async def _charge(self, reply: httpx.Response) -> dict[str, Any] | None:
+        """What a job cost, as far as its result tells: nothing here."""
+        return None
+
+    def _failure(
+        self, reply: httpx.Response, answer: dict[str, Any] | None, ticket: Ticket
+    ) -> TrellisError:
+        """The error behind a result that is none."""
+        if reply.status_code == 499:
+            return CancelledError("The job was cancelled.", request_id=ticket.request_id)
+        if reply.status_code == 400 and said(reply).startswith("Request is still in progress"):
+            return wire.later(reply, f"{self.name} has not finished after all.")
+        # The answer of the job itself carries its id, or an error's shape; a proxy's has neither
+        of_the_job = "x-fal-request-id" in reply.headers or (
+            reply.status_code in (400, 422, 500) and answer is not None
+        )
+        if not of_the_job:
+            return wire.later(
+                reply,
+                f"{self.name} answered {reply.status_code} in place of the result: {said(reply)}.",
+            )
+        return self._refusal(reply, ticket)
+
+    async def _end_by_status(self, ticket: Ticket) -> TrellisError:
+        """A result that is gone: the status may still say what the job ended with."""
+        reply = await self._ask("GET", ticket.status_url, params={"logs": "0"})
+        answer = wire.json_object(reply) or {}
+        if isinstance(answer.get("error"), str):
+            return GenerationError(
+                f"{self.name} failed: {answer['error']}. It is not charged, as far as is known. Generate again.",
+                request_id=ticket.request_id,
+            )
+        return self._lost(ticket)
+
+    async def cancel(self, ticket: Ticket) -> bool:
+        """Ask for cancellation. A queued job goes; a running one hears a signal, and may finish and cost all the same.
+
+        Returns False where it comes too late.
+        """
+        reply = await self._ask("PUT", ticket.cancel_url)
+        if reply.status_code >= 500:
+            raise wire.later(reply, f"{self.name} answered {reply.status_code}: {said(reply)}.")
+        answer = wire.json_object(reply) or {}
+        return answer.get("status") != "ALREADY_COMPLETED"
 
     async def collected(self, ticket: Ticket) -> None:
         """The result is kept here: fal needs no telling."""
 
-    async def download(self, url: str, to: Path, progress: Callable[[float], None]) -> None:
-        """Write the file at `url` to `to`; `progress` hears the fraction.
+    async def price(self, submission: Submission) -> float | None:
+        """The protocol knows no prices."""
+        return None
 
-        Raises:
-            UnreachableError: try again.
-            ResultError: the file is gone, or longer than any model.
-        """
+    async def account(self) -> Account:
+        """The protocol knows no accounts."""
+        return Account()
+
+    async def download(self, url: str, to: Path, progress: Callable[[float], None]) -> None:
+        """Write the file at `url` to `to`; the key goes along only to the service itself."""
         base, key = await self._address()
         url = urljoin(f"{base}/", url)
-        ours = urlsplit(url)[:2] == urlsplit(base)[:2]
+        ours = wire.same_origin(url, base)
         headers = {"Authorization": f"Key {key}"} if ours else {}
-        try:
-            # Away from the service, files are public and may be redirected; the key never goes there
-            async with self._client.stream(
-                "GET", url, headers=headers, follow_redirects=not ours
-            ) as reply:
-                if reply.status_code in (404, 410):
-                    raise ResultError("The service no longer has the model. Generate again.")
-                if not reply.is_success:
-                    raise UnreachableError(f"The model's download answered {reply.status_code}.")
-                await _write(reply, to, progress)
-        except httpx.HTTPError as error:
-            raise UnreachableError(f"The model's download broke off ({_why(error)}).") from error
+        await wire.download(self._client, url, to, progress, headers)
 
     def _lost(self, ticket: Ticket) -> GenerationError:
         return GenerationError(
-            f"{self.name} does not know this job any more. Generate again.",
+            f"{self.name} does not know this job any more. Whether it was charged, its own pages tell. Generate again.",
             request_id=ticket.request_id,
         )
 
     def _refusal(self, reply: httpx.Response, ticket: Ticket | None = None) -> TrellisError:
         """The error behind an answer that is no success."""
         request_id = ticket.request_id if ticket else reply.headers.get("x-fal-request-id")
-        detail = _detail(reply)
         if reply.status_code in (401, 403):
             return AccountError(
-                f"{self.name} refuses the key: {detail} Check it in the preferences.",
+                f"{self.name} refuses the key: {said(reply)}. Check it in the preferences.",
                 request_id=request_id,
             )
-        if reply.status_code in (400, 404, 405, 413, 422):
+        if reply.is_redirect or reply.status_code in (400, 404, 405, 408, 409, 413, 422):
             return RejectedError(
-                f"{self.name} refuses the request: {detail}", request_id=request_id
-            )
-        if ticket is None and reply.status_code in (408, 429, 502, 503, 504):
-            return UnreachableError(
-                f"{self.name} is busy ({reply.status_code}): {detail} Try again later.",
+                f"{self.name} refuses the request: {said(reply)}.",
                 request_id=request_id,
+                parameter=parameter(reply),
             )
-        return GenerationError(f"{self.name} failed: {detail}", request_id=request_id)
+        return GenerationError(f"{self.name} failed: {said(reply)}.", request_id=request_id)
 
 
-async def _write(reply: httpx.Response, to: Path, progress: Callable[[float], None]) -> None:
-    total = int(reply.headers.get("content-length", 0))
-    done = 0
-    with to.open("wb") as file:
-        async for piece in reply.aiter_bytes(1 << 20):
-            file.write(piece)
-            done += len(piece)
-            if done > MAX_RESULT_BYTES:
-                raise ResultError("The service sends a file that is longer than any model.")
-            if total:
-                progress(done / total)
+def _message(answer: dict[str, Any], state: str) -> str:
+    if state == "IN_QUEUE":
+        ahead = answer.get("queue_position")
+        return "Waiting in the queue" + (f", {ahead} ahead" if ahead else "")
+    if state not in _STATES:  # a word that this client does not know is no end
+        return f"State {state}"
+    logs = answer.get("logs")
+    last = logs[-1] if isinstance(logs, list) and logs else None
+    return str(last.get("message", "")) if isinstance(last, dict) else ""
 
 
-def _why(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
+def _progress(answer: dict[str, Any]) -> dict[str, Any]:
+    """What the sidecar says beyond fal: stage, step, steps, fraction."""
+    progress = answer.get("progress")
+    if not isinstance(progress, dict):
+        return {}
+    fraction = progress.get("fraction")
+    return {
+        "stage": str(progress.get("stage", "")),
+        "step": int(progress.get("step", 0)),
+        "steps": int(progress.get("steps", 0)),
+        "fraction": float(fraction) if isinstance(fraction, int | float) else None,
+    }
 
 
-def _json(reply: httpx.Response, ticket: Ticket) -> dict[str, Any]:
-    try:
-        answer = reply.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise UnreachableError(
-            "The service's answer cannot be understood.", request_id=ticket.request_id
-        )
-    return answer
+def _places(reply: httpx.Response) -> list[tuple[str, str]]:
+    """Parameter and message of each entry in fal's list of a model's errors; [] where it is another shape."""
+    detail = (wire.json_object(reply) or {}).get("detail")
+    found = []
+    for item in detail if isinstance(detail, list) else []:
+        if isinstance(item, dict) and "msg" in item:
+            loc = item.get("loc")
+            where = [str(part) for part in loc if part != "body"] if isinstance(loc, list) else []
+            found.append((where[0] if where else "", str(item["msg"])))
+    return found
 
 
-def _detail(reply: httpx.Response) -> str:
-    """The words of an error: fal's list of model errors, its platform errors, or whatever a proxy wrote."""
-    try:
-        answer = reply.json()
-        detail = answer["detail"]
-        if isinstance(detail, str):
-            return detail
-        parts = []
-        for item in detail:
-            where = ".".join(str(part) for part in item["loc"] if part != "body")
-            named = (
-                where and where not in _IMAGE_KEYS
-            )  # what is said of a picture needs no field's name
-            parts.append(f"{where}: {item['msg']}" if named else str(item["msg"]))
-        return "; ".join(parts)
-    except (ValueError, KeyError, TypeError):
-        return reply.text[:200].strip() or reply.reason_phrase
+def parameter(reply: httpx.Response) -> str:
+    return next((where for where, _ in _places(reply) if where), "")
+
+
+def said(reply: httpx.Response) -> str:
+    """The words of an error, without their last full stop: fal's list of model errors, its platform errors, or whatever a
+    proxy wrote."""
+    places = _places(reply)
+    if places:
+        # what is said of a picture needs no field's name
+        named = [
+            f"{where}: {text}" if where not in ("", *_IMAGE_KEYS) else text
+            for where, text in places
+        ]
+        return "; ".join(named).rstrip(". ")
+    answer = wire.json_object(reply) or {}
+    if isinstance(answer.get("detail"), str) and answer["detail"]:
+        return str(answer["detail"]).rstrip(". ")
+    return wire.excerpt(reply).rstrip(". ")

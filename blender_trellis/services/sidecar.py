@@ -160,6 +160,7 @@ class SidecarService(QueueService):
     """The sidecar, started when needed and started again when it is gone."""
 
     repeatable = True
+    attempts: int | None = 5  # a sidecar that does not come back in as many starts will not
     poll_seconds = (0.05, 0.5)
     name = "The local process"
 

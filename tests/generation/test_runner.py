@@ -17,6 +17,7 @@ from PIL import Image
 
 from blender_trellis.config import Config
 from blender_trellis.errors import (
+    AccessError,
     AccountError,
     CancelledError,
     EndpointError,
@@ -121,12 +122,14 @@ def test_four_views(runner: Runner, picture: Path) -> None:
     [
         ("local/nothing", 1, {}, EndpointError, "There is no endpoint 'local/nothing'"),
         (
-            "fal-ai/trellis-2",
+            "local/trellis-2",
             1,
             {},
             EndpointError,
-            "not carried out by this version. Use local/draft",
+            "not carried out by this version. Use fal-ai/trellis",
         ),
+        ("fal-ai/trellis-2", 1, {}, AccessError, "no key for fal"),
+        ("runware/trellis-2", 1, {}, AccessError, "RUNWARE_API_KEY in the environment"),
         ("local/draft", 0, {}, ImageError, "There is no image"),
         ("local/draft", 5, {}, EndpointError, "takes 4 images at most, and 5 were given"),
         (
@@ -255,9 +258,9 @@ def test_urls_on_another_host_are_not_followed(
             RejectedError,
             "texture_size: must be less",
         ),
-        (429, {"detail": "queue full"}, UnreachableError, "queue full Try again later."),
+        (429, {"detail": "queue full"}, UnreachableError, "queue full. Nothing was taken on; try again"),
         (503, {"detail": "CUDA error: out of memory"}, UnreachableError, "out of memory"),
-        (500, {"detail": "Internal Server Error"}, GenerationError, "Internal Server Error"),
+        (500, {"detail": "Internal Server Error"}, UnreachableError, "Internal Server Error"),
     ],
 )
 def test_a_refused_submit(

@@ -76,6 +76,7 @@ class StandIn:
 def _server(host: str, take: Callable[[Call], Reply]) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes
 
         def _any(self) -> None:
             parts = urlsplit(self.path)

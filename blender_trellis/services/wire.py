@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all services share on the wire: the HTTP client, what a request that failed means, and downloads that go on where
+they broke off."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from ..config import LOOPBACK
+from ..errors import ResultError, UnreachableError
+
+# With these, not one byte of the request has left
+NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+# No GLB that a model makes comes near; a longer body is a mistake or an attack
+MAX_RESULT_BYTES = 4 * 2**30
+_PIECE = 1 << 20
+_LONGEST_WISH = 120.0  # seconds; a server may not put a job off for longer than this at a time
+
+
+def open_client(base_url: str) -> httpx.AsyncClient:
+    """A client for one service. It follows no redirect by itself, since the key would go along."""
+    # A model may compute for minutes between two bytes of nothing, but every single answer is short
+    timeout = httpx.Timeout(60, connect=10, write=300)
+    # No proxy leads to this computer
+    ours = not base_url or urlsplit(base_url).hostname in LOOPBACK
+    return httpx.AsyncClient(timeout=timeout, trust_env=not ours)
+
+
+def why(error: httpx.HTTPError) -> str:
+    """The reason of a request's failure, in words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return (
+                "its certificate is not trusted here: is the address right, or does a proxy need SSL_CERT_FILE? "
+                f"{getattr(cause, 'verify_message', '') or cause.reason or cause}"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
+
+
+def refused_by_proxy(reply: httpx.Response) -> bool:
+    """Whether a 502–504 is nginx's own, in front of the service: the service itself has not seen the request.
+
+    Source: fal's Python client repeats a submit on these alone.
+    """
+    return (
+        reply.status_code in (502, 503, 504)
+        and "x-fal-request-id" not in reply.headers
+        and "nginx" in reply.text.lower()
+    )
+
+
+def later(reply: httpx.Response, message: str) -> UnreachableError:
+    """An error that says to come back, after as long as the reply asks for."""
+    error = UnreachableError(message, request_id=reply.headers.get("x-fal-request-id"))
+    wish = reply.headers.get("retry-after", "")
+    error.pause = min(float(wish), _LONGEST_WISH) if wish.isdigit() else 0.0
+    return error
+
+
+def data_uri(data: bytes, media_type: str) -> str:
+    """A file as it goes into a request's body."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def json_object(reply: httpx.Response) -> dict[str, Any] | None:
+    """The JSON object that a reply is, or None if it is none."""
+    try:
+        answer = reply.json()
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def excerpt(reply: httpx.Response) -> str:
+    """The beginning of a reply that is not what the service documents, for a message."""
+    kind = reply.headers.get("content-type", "").split(";")[0]
+    if reply.has_redirect_location:
+        host = urlsplit(urljoin(str(reply.url), reply.headers["location"])).hostname
+        return f"a redirect to {host}, to which the key is not sent"
+    if "html" in kind:
+        return (
+            f"a web page (HTTP {reply.status_code}); a proxy or a login page may stand in between"
+        )
+    return reply.text[:200].strip() or reply.reason_phrase or f"HTTP {reply.status_code}"
+
+
+def trusted(url: str) -> bool:
+    """Whether nobody on the way can read or change what goes there."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
+def same_origin(url: str, base: str) -> bool:
+    """Whether `url` is on the server at `base`."""
+    return urlsplit(url)[:2] == urlsplit(base)[:2]
+
+
+async def download(
+    client: httpx.AsyncClient,
+    url: str,
+    to: Path,
+    progress: Callable[[float], None],
+    headers: dict[str, str],
+) -> None:
+    """Write the file at `url` to `to`; `progress` hears the fraction.
+
+    A line that breaks is taken up again where it broke, for as long as each attempt brings something and the server says that
+    the file is still the same.
+
+    Raises:
+        UnreachableError: try again.
+        ResultError: the file is gone, longer than any model, or offered without encryption.
+    """
+    if not trusted(url):
+        raise ResultError(
+            f"The model is offered at an address without encryption ({urlsplit(url).hostname}), and was not fetched."
+        )
+    piecewise = _Download(to, progress)
+    while True:
+        before = piecewise.done
+        wanted = {"Accept-Encoding": "identity", **piecewise.continuation(), **headers}
+        try:
+            # Files are public, wherever they are; a request with the key in it goes nowhere else
+            async with client.stream(
+                "GET", url, headers=wanted, follow_redirects=not headers
+            ) as reply:
+                await piecewise.take(reply)
+            return
+        except httpx.HTTPError as error:
+            if piecewise.done == before or not piecewise.version:
+                raise UnreachableError(f"The model's download broke off ({why(error)}).") from error
+        await asyncio.sleep(0.2)
+
+
+class _Download:
+    """What has arrived of a file, and which version of the file it is (its ETag or date)."""
+
+    def __init__(self, to: Path, progress: Callable[[float], None]) -> None:
+        self.done = 0
+        self.version = ""
+        self._to = to
+        self._progress = progress
+
+    def continuation(self) -> dict[str, str]:
+        """The headers that ask for the rest."""
+        if not self.done or not self.version:
+            return {}
+        return {"Range": f"bytes={self.done}-", "If-Range": self.version}
+
+    async def take(self, reply: httpx.Response) -> None:
+        """Write what a reply brings."""
+        if reply.status_code in (403, 404, 410):
+            raise ResultError(
+                f"The service no longer has the model (HTTP {reply.status_code}): its files are kept for a limited "
+                "time. Generate again."
+            )
+        if reply.status_code not in (200, 206):
+            raise later(reply, f"The model's download answered {reply.status_code}.")
+        continued = reply.status_code == 206
+        if continued and not reply.headers.get("content-range", "").startswith(
+            f"bytes {self.done}-"
+        ):
+            self.done, self.version = 0, ""
+            raise later(reply, "The model's download went on at a wrong place.")
+        self.done = self.done if continued else 0
+        tag = reply.headers.get("etag", "")
+        # A weak tag does not promise equal bytes (RFC 9110, 13.1.5)
+        self.version = tag if tag and not tag.startswith("W/") else ""
+        total = self.done + int(reply.headers.get("content-length", 0))
+        _check_length(total)
+        with self._to.open("ab" if continued else "wb") as file:
+            async for piece in reply.aiter_bytes(_PIECE):
+                file.write(piece)
+                self.done += len(piece)
+                _check_length(self.done)
+                if total:
+                    self._progress(min(self.done / total, 1.0))
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_RESULT_BYTES:
+        raise ResultError("The service sends a file that is longer than any model.")

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Money in words: what a model will cost, what the month has cost, what is left on an account. Draw functions may ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..endpoints import prices
+from . import properties
+
+if TYPE_CHECKING:
+    from ..generation.journal import Spent
+    from ..services import Account
+
+
+def in_words(amount: float, currency: str = prices.CURRENCY) -> str:
+    """An amount to the cent: "$0.30", "12.34 EUR"."""
+    return f"${amount:.2f}" if currency == prices.CURRENCY else f"{amount:.2f} {currency}"
+
+
+def estimate(settings: Any, endpoint: str) -> prices.Estimate | None:
+    """What a model will cost with the scene's settings for `endpoint`; None where nothing is charged."""
+    if endpoint not in prices.PRICES:
+        return None
+    return prices.estimate(endpoint, properties.chosen(settings, endpoint))
+
+
+def about(cost: prices.Estimate) -> str:
+    """An estimate, and how far off it may be: "About $0.30 (estimate)"."""
+    words = f"About {in_words(cost.amount, cost.currency)}"
+    if cost.low == cost.high:
+        return f"{words} (estimate)"
+    low, high = (in_words(edge, cost.currency) for edge in (cost.low, cost.high))
+    return f"{words}, {low} to {high} (estimate)"
+
+
+def this_month(spent: Iterable[Spent]) -> list[str]:
+    """What was spent since the month began, a line for each service: "fal: about $1.20 for 4 models"."""
+    month = time.strftime("%Y-%m")
+    return [_line(each) for each in spent if each.month == month]
+
+
+def _line(spent: Spent) -> str:
+    about = "about " if spent.estimate else ""
+    models = "1 model" if spent.jobs == 1 else f"{spent.jobs} models"
+    return f"{SERVICES[spent.service]}: {about}{in_words(spent.amount, spent.currency)} for {models}"
+
+
+def accepted(account: Account) -> str:
+    """What a service says of a key that it knows."""
+    if account.balance is None:
+        return "Accepted. The balance needs an administrator's key"
+    return f"Accepted. Balance {account.balance:.2f} {account.currency}"
