@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `doctor` finds out: versions, folders, which keys are present (never their value), the local process, GPU."""
+"""What `doctor` finds out: versions, folders, which keys are present (never their value) and whether their services take them,
+the local process, GPU."""
 
 from __future__ import annotations
 
@@ -10,13 +11,18 @@ import shutil
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
 
 from . import __version__
 from .config import Config
 from .endpoints.schema import CARRIED_OUT
-from .services import sidecar
+from .errors import TrellisError
+from .services import check_key, sidecar, wire
 
 _PACKAGES = ("httpx", "pydantic", "pillow", "fastapi", "uvicorn", "numpy")
+_SECONDS = 5  # for a service to say anything at all
 
 
 def examine(config: Config) -> dict[str, Any]:
@@ -32,12 +38,33 @@ def examine(config: Config) -> dict[str, Any]:
     found["results"] = str(config.results or config.home / "results")
     found["FAL_KEY"] = "present" if config.fal_key else "not set"
     found["RUNWARE_API_KEY"] = "present" if config.runware_key else "not set"
+    found["fal"] = _service("fal", config.fal_queue_url, config.fal_key, config)
+    found["runware"] = _service("runware", config.runware_url, config.runware_key, config)
     state = sidecar.health(sidecar.read_address(config.shared))
     found["sidecar"] = f"running, version {state['version']}" if state else "not running"
     found["endpoints"] = ", ".join(sorted(CARRIED_OUT))
     found["gpu"] = _gpu()
     found["weights"] = "none needed: no endpoint of this version uses a model"
     return found
+
+
+def _service(name: str, url: str, key: str, config: Config) -> str:
+    """Whether a service answers, and takes the key where there is one; costs nothing."""
+    host = urlsplit(url).netloc
+    try:
+        if key:
+            account = check_key(name, config)
+            if account.balance is None:
+                return f"{host} takes the key"
+            return f"{host} takes the key, balance {account.balance:.2f} {account.currency}"
+        if config.offline:
+            return "not asked: Blender may not go online"
+        httpx.head(url, timeout=_SECONDS)
+    except TrellisError as error:
+        return error.message
+    except httpx.HTTPError as error:
+        return f"{host} does not answer ({wire.why(error)})"
+    return f"{host} answers; there is no key"
 
 
 def _version(package: str) -> str:

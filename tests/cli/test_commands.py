@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from harness import REPOSITORY, run_trellis, trellis_command
+from services import fal_standin
+from services.fal_standin import FalStandIn
+from services.runware_standin import RunwareStandIn
 from sidecar import draft_shapes
 
 from blender_trellis import api
@@ -161,14 +164,54 @@ def test_a_timeout_leaves_the_job_to_resume(picture: Path) -> None:
     assert resumed.last["job_id"] == done.last["job_id"]
 
 
-def test_doctor_tells_everything_but_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAL_KEY", "very-secret-key")
+def test_doctor_tells_everything_but_keys(
+    fal: FalStandIn, runware: RunwareStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNWARE_API_KEY", "very-secret-key")
     done = run_trellis("doctor", "--json")
     assert done.code == 0
-    assert done.last["FAL_KEY"] == "present"
-    assert done.last["RUNWARE_API_KEY"] == "not set"
-    assert done.last["endpoints"] == "local/draft"
-    assert "very-secret" not in done.out + done.err + run_trellis("doctor").out
+    assert done.last["FAL_KEY"] == done.last["RUNWARE_API_KEY"] == "present"
+    assert done.last["fal"].endswith("takes the key")
+    assert "Runware refuses the key" in done.last["runware"]
+    assert "fal-ai/trellis-2, " in done.last["endpoints"]
+    words = done.out + done.err + run_trellis("doctor").out
+    assert "very-secret" not in words and fal_standin.KEY not in words
+
+
+def test_doctor_without_keys_or_services(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("TRELLIS_FAL_QUEUE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TRELLIS_RUNWARE_URL", "http://127.0.0.1:9/v1")
+    found = run_trellis("doctor", "--json").last
+    assert found["FAL_KEY"] == found["RUNWARE_API_KEY"] == "not set"
+    assert "does not answer" in found["fal"] and "does not answer" in found["runware"]
+
+
+def test_the_price_and_what_was_spent(
+    fal: FalStandIn, runware: RunwareStandIn, picture: Path, home: Path
+) -> None:
+    assert run_trellis("spent").out == "Nothing was charged.\n"
+    told = run_trellis("price", "fal-ai/trellis-2", "--set", "resolution=1536", "--json").last
+    assert (told["amount"], told["currency"]) == (0.35, "USD")
+    fal.prices["fal-ai/trellis-2"] = 0.06
+    asked = run_trellis("price", "fal-ai/trellis-2", "--image", picture, "--json").last
+    assert (asked["amount"], asked["source"]) == (pytest.approx(0.36), "the service")
+    four = ("runware/trellis-2", "--set", "numberResults=4", "--image", picture, "--json")
+    assert run_trellis("price", *four).last["amount"] == pytest.approx(4 * 0.0256)
+    assert run_trellis("price", "local/draft").out == "Nothing is charged.\n"
+    assert not fal.submits and not runware.submits
+
+    done = run_trellis("generate", picture, "--endpoint", "fal-ai/trellis-2", "--json")
+    assert done.last["cost"] == {"amount": 0.36, "currency": "USD", "estimate": False}
+    refused = run_trellis(
+        "generate", picture, "--endpoint", "fal-ai/trellis-2", "--max-cost", "0.31", "--json"
+    )
+    assert (refused.code, refused.last["kind"]) == (2, "PriceError")
+    assert "about $0.36, more than the $0.31 allowed" in refused.last["message"]
+    assert len(fal.submits) == 1
+    spent = run_trellis("spent", "--json").lines
+    assert [(row["service"], row["amount"], row["estimate"]) for row in spent] == [
+        ("fal", 0.36, False)
+    ]
 
 
 class TestApi:
