@@ -14,8 +14,12 @@ The one road, whoever calls: a second Blender imports and repairs the GLB and wr
             .wait() -> Prepared                        waits
             .close()                                   kills it and removes its files; also a context manager
     append.py       the main thread's part
-        append(blend, *, scene, location=None, view_layer=None) -> list[Object]
+        append(blend, *, scene, location=None, view_layer=None, select=True) -> list[Object]
+        beside(objects) -> Vector                      where the next of several models stands
         push_undo(message)                             for callers without an undo step of their own (timers)
+    retexture.py    an object's mesh to a service and back
+        export(obj, glb) -> Sent                       world space, modifiers applied
+        put_back(objects, target, sent)                the appended model becomes the object's mesh
     importer.py     the whole road in one call
         import_blocking(glb, recipe, *, name, height=None, scene=None, location=None) -> list[Object]
         write_blend(glb, recipe, out, *, name, height=None, preview=None) -> Path

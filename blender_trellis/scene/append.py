@@ -50,12 +50,9 @@ def append(
 
 
 def beside(objects: list[Object]) -> Vector:
-    """Where the next one of several models stands: to the right of this one (scene units), with a gap."""
-    root = objects[0]
-    widths = [
-        corner[0] * obj.scale.x for obj in objects if obj.type == "MESH" for corner in obj.bound_box
-    ]
-    return Vector(root.location) + Vector(((max(widths) - min(widths)) * _GAP, 0, 0))
+    """Where the next one of several models stands: to the right of this one, just appended, with a gap; scene units."""
+    sides = [corner[0] for obj in objects if obj.type == "MESH" for corner in obj.bound_box]
+    return Vector(objects[0].location) + Vector(((max(sides) - min(sides)) * _GAP, 0, 0))
 
 
 def push_undo(message: str) -> None:

@@ -43,7 +43,7 @@ def export(obj: Object, glb: Path) -> Sent:
     matrix = np.array(obj.matrix_world)
     if not np.linalg.det(matrix):
         raise errors.InputError(f"{obj.name} is scaled to nothing. Give it another scale.")
-    # The exporter itself would lose a shear, and take the object's name along
+    # The exporter itself would lose a shear, and take the object's own name along
     mesh = bpy.data.meshes.new_from_object(
         obj.evaluated_get(depsgraph), preserve_all_data_layers=True, depsgraph=depsgraph
     )
@@ -52,12 +52,13 @@ def export(obj: Object, glb: Path) -> Sent:
             raise errors.InputError(
                 f"{obj.name} has no faces to texture. If geometry nodes make instances, realise them."
             )
+        mesh.name = "model"
         mesh.materials.clear()
         _transform(mesh, matrix)
         low, high = _box(mesh)
         if not np.isfinite([low, high]).all() or not (high > low).any():
             raise errors.InputError(f"{obj.name} has no size. Scale it, or choose another object.")
-        _write(bpy.data.objects.new("model", mesh), glb, obj.name)
+        _write(bpy.data.objects.new(mesh.name, mesh), glb, obj.name)
     finally:
         bpy.data.meshes.remove(mesh)  # and with it the object that had it
     return Sent(
@@ -66,7 +67,6 @@ def export(obj: Object, glb: Path) -> Sent:
         high=high.tolist(),
         modifiers=[m.name for m in obj.modifiers if m.show_viewport and m.type != _HAIR],
     )
-
 
 
 def put_back(objects: list[Object], target: Object, sent: Sent) -> None:
@@ -115,6 +115,7 @@ def _write(obj: Object, glb: Path, name: str) -> None:
             use_active_scene=True,
             export_materials="NONE",
             export_animations=False,
+            export_current_frame=True,  # else it goes to frame 0, and what was moved without a key jumps back
             export_skins=False,
             export_morph=False,
         )
@@ -122,6 +123,7 @@ def _write(obj: Object, glb: Path, name: str) -> None:
         reason = str(error).strip().splitlines()[-1]
         raise errors.InputError(f"{name} cannot be exported ({reason}).") from error
     finally:
+        bpy.context.scene.collection.objects.unlink(obj)
         for other in selected:
             other.select_set(True)
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import bpy
 import glbs
 import pytest
+from mathutils import Vector
 
 from blender_trellis import errors
-from blender_trellis.scene.append import append
+from blender_trellis.scene.append import append, beside
 from blender_trellis.scene.importer import import_blocking, write_blend
 from blender_trellis.scene.recipe import Recipe
 
@@ -123,4 +125,39 @@ def test_failure_after_loading_takes_everything_back(
         append(model, scene=bpy.context.scene, location=("not", "a", "place"))  # type: ignore[arg-type]
     assert counts() == before
     assert list(bpy.context.scene.collection.children) == []
+    assert list(bpy.context.view_layer.objects.selected) == [user_object]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("scale_length", [1.0, 0.01])
+def test_several_models_stand_in_a_row_along_x_with_gaps(
+    folder: Path, recipe: Recipe, parts: int, scale_length: float
+) -> None:
+    scene = bpy.context.scene
+    scene.unit_settings.scale_length = scale_length
+    shapes = [glbs.box((3, 1, 1), (number * 2, 0, 0)) for number in range(parts)]
+    glb = glbs.write(folder / "wide.glb", shapes)
+    place, spans = (1.0, 2.0, 3.0), []
+    for _ in range(3):
+        objects = import_blocking(glb, recipe, name="Wide", location=place)
+        place = tuple(beside(objects))
+        assert place[1:] == (2.0, 3.0)
+        bpy.context.view_layer.update()
+        corners = [
+            (obj.matrix_world @ Vector(corner)).x
+            for obj in objects
+            if obj.type == "MESH"
+            for corner in obj.bound_box
+        ]
+        spans.append((min(corners), max(corners)))
+    width = spans[0][1] - spans[0][0]
+    assert width == pytest.approx((1 + 2 * parts) / scale_length)
+    for (_, end), (start, _) in itertools.pairwise(spans):
+        assert start - end == pytest.approx(width / 5, rel=1e-4)
+
+
+def test_without_select_the_selection_stays(model: Path, user_object: bpy.types.Object) -> None:
+    (obj,) = append(model, scene=bpy.context.scene, select=False)
+    assert not obj.select_get()
+    assert bpy.context.view_layer.objects.active == user_object
     assert list(bpy.context.view_layer.objects.selected) == [user_object]
