@@ -7,9 +7,12 @@ It lets a test stop time: the client waits, the test looks at the world or kills
 from __future__ import annotations
 
 import re
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -21,24 +24,30 @@ Point = Literal["before", "after", "half"]
 
 @dataclass
 class Rule:
-    """What happens to requests whose "METHOD path" matches: at `point`, call `act`, up to `times` times.
+    """What happens to requests whose "METHOD path" matches: at `point`, call `act`, up to `times` times, once `skip` such
+    requests have passed.
 
     `before` the request is passed on, `after` the server answered but before the client hears of it, or when `half` of the
-    answer's body has been sent. `act` returns an HTTP answer to give instead, None to go on, or "drop" to cut the connection.
+    answer's body has been sent. `act` returns an HTTP answer to give instead, None to go on, "drop" to end the connection, or
+    "reset" to break it (TCP's RST, as a router that forgot it).
     """
 
     pattern: str
     point: Point
     act: Callable[[], Any]
     times: int = 10**9
+    skip: int = 0
     reached: threading.Event = field(default_factory=threading.Event)
 
 
 class Gate:
-    """A context manager; `url` is where clients go."""
+    """A context manager; `url` is where clients go. `label(headers, body)` is added to the "METHOD path" of a request, where
+    one path serves for everything."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, label: Callable[[Message, bytes], str] | None = None) -> None:
         self._target = target
+        self._label = label
+        self._client = httpx.Client(timeout=60, trust_env=False, verify=False)
         self._release = threading.Event()
         self.rules: list[Rule] = []
         self.seen: list[str] = []
@@ -46,6 +55,7 @@ class Gate:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are several writes
 
             def _any(self) -> None:
                 gate._pass_on(self)
@@ -66,29 +76,44 @@ class Gate:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Gate:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._release.set()
         self._server.shutdown()
         self._server.server_close()
+        self._client.close()
 
-    def hold(self, pattern: str, point: Point) -> threading.Event:
+    def hold(
+        self, pattern: str, point: Point, times: int = 10**9, skip: int = 0
+    ) -> threading.Event:
         """Let matching requests wait until the gate closes; the event says that one has come."""
-        return self.on(pattern, point, lambda: "drop" if self._release.wait() else None)
+        return self.on(
+            pattern, point, lambda: "drop" if self._release.wait() else None, times, skip
+        )
 
     def on(
-        self, pattern: str, point: Point, act: Callable[[], Any], times: int = 10**9
+        self,
+        pattern: str,
+        point: Point,
+        act: Callable[[], Any],
+        times: int = 10**9,
+        skip: int = 0,
     ) -> threading.Event:
         """Add a rule; the event says that it has been met."""
-        rule = Rule(pattern, point, act, times)
+        rule = Rule(pattern, point, act, times, skip)
         self.rules.append(rule)
         return rule.reached
 
     def _act(self, line: str, point: Point) -> Any:
         for rule in self.rules:
             if rule.point == point and rule.times and re.search(rule.pattern, line):
+                if rule.skip:
+                    rule.skip -= 1
+                    continue
                 rule.times -= 1
                 rule.reached.set()
                 return rule.act()
@@ -97,22 +122,19 @@ class Gate:
     def _pass_on(self, handler: BaseHTTPRequestHandler) -> None:
         line = f"{handler.command} {handler.path}"
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+        if self._label:
+            line += f" {self._label(handler.headers, body)}"
         self.seen.append(line)
         answer = self._act(line, "before")
         if answer is None:
             headers = dict(handler.headers) | {"host": urlsplit(self._target).netloc}
             headers.pop("Host", None)
-            answer = httpx.request(
-                handler.command,
-                self._target + handler.path,
-                content=body,
-                headers=headers,
-                timeout=60,
+            answer = self._client.request(
+                handler.command, self._target + handler.path, content=body, headers=headers
             )
             answer = self._act(line, "after") or answer
-        if answer == "drop":
-            handler.close_connection = True
-            handler.connection.close()
+        if isinstance(answer, str):
+            _cut(handler, answer)
             return
         content = answer.content
         if "json" in answer.headers.get("content-type", ""):
@@ -135,8 +157,18 @@ class Gate:
         handler.end_headers()
         middle = len(content) // 2
         handler.wfile.write(content[:middle])
-        if self._act(line, "half") == "drop":
-            handler.close_connection = True
-            handler.connection.close()
+        if cut := self._act(line, "half"):
+            _cut(handler, cut)
             return
         handler.wfile.write(content[middle:])
+
+
+def _cut(handler: BaseHTTPRequestHandler, how: str) -> None:
+    """End a connection, or break it: without lingering a close sends RST."""
+    if how == "reset":
+        off = struct.pack("ii", 1, 0)
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, off)
+        handler.rfile.close()  # the descriptor is closed with the last of those who use it
+        handler.wfile.close()
+    handler.close_connection = True
+    handler.connection.close()
