@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ..generation.job import Job
+    from ..scene.retexture import Sent
     from ..scene.worker import ImportWorker, Prepared
 
 # An add-on's modal operator may run for the whole session, so it is not waited for any longer. Blender's own always is.
@@ -29,6 +30,9 @@ PATIENCE = 15.0  # seconds
 _asked: dict[
     str, int
 ] = {}  # scene id → session_uid: exact within a session, and survives an undo past the moment of asking
+_meant: dict[
+    str, tuple[int, int]
+] = {}  # an object's id in a wish → session_uid of its scene and its own
 
 
 def wish_of(scene: bpy.types.Scene) -> dict[str, Any]:
@@ -45,6 +49,14 @@ def wish_of(scene: bpy.types.Scene) -> dict[str, Any]:
     }
 
 
+def wish_for(obj: bpy.types.Object, scene: bpy.types.Scene, sent: Sent) -> dict[str, Any]:
+    """What is wanted with a result that is to become the mesh of `obj` in `scene`, which was `sent`."""
+    wanted = str(uuid.uuid4())
+    _meant[wanted] = (scene.session_uid, obj.session_uid)
+    known = {"id": wanted, "name": obj.name, "sent": sent}
+    return wish_of(scene) | {"object": known, "height": None}
+
+
 def find_scene(wish: dict[str, Any]) -> bpy.types.Scene | None:
     """The scene that asked: itself, or its copy in this file, the one that is looked at first; None if it is not here."""
     wanted, uid = wish.get("scene"), _asked.get(wish.get("scene", ""))
@@ -55,6 +67,24 @@ def find_scene(wish: dict[str, Any]) -> bpy.types.Scene | None:
     same = [scene for scene in local if wanted and scene.trellis.id == wanted]
     shown = [window.scene for window in bpy.context.window_manager.windows]
     return next((scene for scene in same if scene in shown), same[0] if same else None)
+
+
+def find_object(wish: dict[str, Any], scene: bpy.types.Scene) -> bpy.types.Object | None:
+    """The object of `scene` that is to get the result: itself, or in a file opened since then the one of its name."""
+    wanted = wish.get("object")
+    if not wanted:
+        return None
+    scene_uid, uid = _meant.get(wanted["id"], (None, None))
+    if scene_uid == scene.session_uid:
+        found = next((obj for obj in scene.objects if obj.session_uid == uid), None)
+    else:
+        found = scene.objects.get(wanted["name"])
+    return found if found and found.type == "MESH" and is_local(found) else None
+
+
+def is_local(obj: bpy.types.Object) -> bool:
+    """Whether its mesh may be exchanged."""
+    return not obj.library and not obj.override_library
 
 
 def undisturbed(waited: float) -> bool:
@@ -71,12 +101,17 @@ def undisturbed(waited: float) -> bool:
 
 @dataclass
 class _Arrival:
-    """One file of a job on its way; the job's wish is fulfilled with its last one."""
+    """A job's files on their way, one after the other: `number` is the one at hand, and is to stand at `location`.
+
+    Whether one is `placed`, and the first `error`: one that cannot be imported does not keep the others away.
+    """
 
     job: Job
-    glb: Path
     wish: dict[str, Any]
-    last: bool
+    location: Sequence[float]
+    number: int = 0
+    placed: bool = False
+    error: str = ""
     worker: Future[ImportWorker] | None = None
     asked: Future[None] | None = None
     since: float = 0.0  # when it was ready to be appended
@@ -85,7 +120,8 @@ class _Arrival:
 class Arrivals:
     """All imports of this Blender, one at a time.
 
-    `done(job_id, placed, error)` is called once a file is in the scene, or cannot be; `later` runs what takes time elsewhere.
+    `done(job_id, placed, error)` is called once a job's files are in the scene, or cannot be; `later` runs what takes time
+    elsewhere.
     """
 
     def __init__(
@@ -116,9 +152,7 @@ class Arrivals:
 
     def add(self, job: Job, wish: dict[str, Any]) -> None:
         """Bring the job's files to where the wish says."""
-        for path in job.files:
-            last = path == job.files[-1]
-            self._queue.append(_Arrival(job, Path(path), wish, last))
+        self._queue.append(_Arrival(job, wish, wish["location"]))
 
     def step(self) -> None:
         """Go on with the import at hand; never waits."""
@@ -152,10 +186,14 @@ class Arrivals:
         prepared = now.worker.result().poll()
         if prepared is None:
             return None
+        target = find_object(now.wish, scene)
+        if target and target.mode != "OBJECT":  # it is being edited: others come first
+            self._queue.rotate(-1)
+            return None
         now.since = now.since or time.monotonic()
         if not undisturbed(time.monotonic() - now.since):
             return None
-        place(prepared, scene, now.wish["location"], f"Generate {now.job.title}")
+        now.location = place(prepared, scene, now.wish, now.location, now.job.title)
         return True
 
     def _ask(self, now: _Arrival, scene: bpy.types.Scene) -> Future[None]:
@@ -166,8 +204,8 @@ class Arrivals:
             partial(
                 _request,
                 now.worker,
-                now.glb,
-                recipe_of(result_of(now.job)),
+                Path(now.job.files[now.number]),
+                recipe_of(result_of(now.job), now.number),
                 name=now.job.title,
                 height=now.wish.get("height"),
                 metres_per_unit=scene.unit_settings.scale_length,
@@ -175,12 +213,15 @@ class Arrivals:
         )
 
     def _end(self, now: _Arrival, placed: bool, error: str) -> None:
-        self._queue.popleft()
+        """The file at hand is dealt with: on to the job's next one, unless its scene is not here."""
         if now.worker:
             self._later(partial(_stop, now.worker))
-        if now.last or not placed:
-            self._queue = deque(other for other in self._queue if other.job.id != now.job.id)
-            self._done(now.job.id, placed, error)
+        now.worker, now.asked, now.since = None, None, 0.0
+        now.placed, now.error = now.placed or placed, now.error or error
+        now.number += 1
+        if now.number == len(now.job.files) or not (placed or error):
+            self._queue.popleft()
+            self._done(now.job.id, now.placed, now.error)
 
     def close(self) -> None:
         """End every second Blender."""
@@ -211,13 +252,28 @@ def _stop(worker: Future[ImportWorker]) -> None:
         worker.result().close()
 
 
-def place(prepared: Prepared, scene: bpy.types.Scene, location: list[float], message: str) -> None:
-    """Append to `scene` as one undo step; a timer has neither a window nor an undo step of its own."""
-    from ..scene.append import append, push_undo
+def place(
+    prepared: Prepared,
+    scene: bpy.types.Scene,
+    wish: dict[str, Any],
+    location: Sequence[float],
+    title: str,
+) -> Sequence[float]:
+    """Bring a model into `scene` as one undo step: as the mesh of the object that it was wished for, or else at `location`.
+
+    Returns where a further one stands. A timer has neither a window nor an undo step of its own.
+    """
+    from ..scene.append import append, beside, push_undo
+    from ..scene.retexture import put_back
 
     windows = bpy.context.window_manager.windows
     window = next((each for each in windows if each.scene == scene), None)
     window = window or (windows[0] if windows else None)
     with bpy.context.temp_override(window=window):
-        append(prepared.blend, scene=scene, location=location)
-        push_undo(message)
+        target = find_object(wish, scene)
+        objects = append(prepared.blend, scene=scene, location=location, select=target is None)
+        further = beside(objects)[:]
+        if target:
+            put_back(objects, target, wish["object"]["sent"])
+        push_undo(f"Retexture {target.name}" if target else f"Generate {title}")
+    return further

@@ -10,6 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import StringProperty
 
+from ..endpoints.schema import schemas
 from ..errors import TrellisError
 from . import orders, properties, pump
 
@@ -25,14 +26,8 @@ def refuse(operator: bpy.types.Operator, error: TrellisError) -> set[str]:
     return {"CANCELLED"}
 
 
-class TRELLIS_OT_generate(bpy.types.Operator):
-    bl_idname = "trellis.generate"
-    bl_label = "Generate 3D Model"
-    bl_description = (
-        "Make a 3D model of the images. Blender stays usable meanwhile; the model appears at the place "
-        "that the 3D cursor has now"
-    )
-    bl_options = {"REGISTER"}
+class _Order:
+    """What has a model made: in a window it returns at once, in background mode it waits and imports."""
 
     filepath: StringProperty(
         name="Picture",
@@ -40,22 +35,14 @@ class TRELLIS_OT_generate(bpy.types.Operator):
         subtype="FILE_PATH",
         options={"SKIP_SAVE"},
     )
-    endpoint: StringProperty(
-        name="Endpoint",
-        description="The endpoint to use in place of the scene's, as local/draft",
-        options={"SKIP_SAVE"},
-    )
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        why = orders.unreachable(context.scene.trellis.endpoint)
-        if why:
-            cls.poll_message_set(why)
-        return not why
+    def _asked(self, scene: bpy.types.Scene) -> str:
+        """The endpoint that is to make it."""
+        raise NotImplementedError
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            order = orders.order_of(context.scene, self.endpoint, self.filepath)
+            order = orders.order_of(context.scene, self._asked(context.scene), self.filepath)
             if waits():
                 job = pump.get().carry_out(order)
                 import_now(job, context.scene, order.wish)
@@ -66,21 +53,76 @@ class TRELLIS_OT_generate(bpy.types.Operator):
         return {"FINISHED"}
 
 
-def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
-    """Put a job's models into `scene`, and wait for it."""
-    from ..api import recipe_of, result_of
-    from ..scene.importer import import_blocking
+class TRELLIS_OT_generate(_Order, bpy.types.Operator):
+    bl_idname = "trellis.generate"
+    bl_label = "Generate 3D Model"
+    bl_description = (
+        "Make a 3D model of the images. Blender stays usable meanwhile; the model appears at the place "
+        "that the 3D cursor has now"
+    )
+    bl_options = {"REGISTER"}
 
-    recipe = recipe_of(result_of(job))
-    for path in job.files:
-        import_blocking(
-            Path(path),
-            recipe,
-            name=job.title,
-            height=wish["height"],
-            scene=scene,
-            location=wish["location"],
-        )
+    endpoint: StringProperty(
+        name="Endpoint",
+        description="The endpoint to use in place of the scene's, as local/draft",
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def description(cls, context: bpy.types.Context, given: Any) -> str:
+        endpoint = given.endpoint or context.scene.trellis.endpoint
+        changes_a_mesh = schemas().get(endpoint, {}).get("mesh")
+        return (TRELLIS_OT_retexture if changes_a_mesh else cls).bl_description
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        why = orders.unreachable(context.scene.trellis.endpoint)
+        if why:
+            cls.poll_message_set(why)
+        return not why
+
+    def _asked(self, scene: bpy.types.Scene) -> str:
+        return self.endpoint or scene.trellis.endpoint
+
+
+class TRELLIS_OT_retexture(_Order, bpy.types.Operator):
+    bl_idname = "trellis.retexture"
+    bl_label = "Retexture Selected Object"
+    bl_description = (
+        "Give the active object a new texture after the image. Its mesh is exchanged for the result; name, place, parent and "
+        "custom properties stay. The result has the modifiers in it, so they are switched off, not removed; vertex groups and "
+        "shape keys go with the old mesh"
+    )
+    bl_options = {"REGISTER"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        why = orders.no_mesh(orders.RETEXTURE) or orders.unreachable(orders.RETEXTURE)
+        if why:
+            cls.poll_message_set(why)
+        return not why
+
+    def _asked(self, _scene: bpy.types.Scene) -> str:
+        return orders.RETEXTURE
+
+
+def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
+    """Put a job's models where the wish says, as `Arrivals` does, and wait for it."""
+    from ..api import recipe_of, result_of
+    from ..scene.worker import ImportWorker
+    from .arrivals import place
+
+    location = wish["location"]
+    for number, path in enumerate(job.files):
+        with ImportWorker() as worker:
+            worker.request(
+                Path(path),
+                recipe_of(result_of(job), number),
+                name=job.title,
+                height=wish["height"],
+                metres_per_unit=scene.unit_settings.scale_length,
+            )
+            location = place(worker.wait(), scene, wish, location, job.title)
     pump.get().fulfil(job.id)
     pump.get().settled()
 
@@ -271,6 +313,7 @@ class TRELLIS_OT_new_seed(bpy.types.Operator):
 
 CLASSES = (
     TRELLIS_OT_generate,
+    TRELLIS_OT_retexture,
     TRELLIS_OT_cancel,
     TRELLIS_OT_import_result,
     TRELLIS_OT_forget,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
     from ..config import Config
     from .pictures import Picture
 
+RETEXTURE = "fal-ai/trellis-2/retexture"
 OFFLINE = "Allow Online Access in the preferences, under System"
 
 
 class Order(NamedTuple):
-    """What the user asked for."""
+    """What the user asked for. `mesh` is a GLB, for an endpoint that works on one."""
 
     endpoint: str
     title: str
     pictures: list[Picture]
     parameters: dict[str, Any]
     wish: dict[str, Any]
+    mesh: bytes | None = None
 
 
 def missing(scene: bpy.types.Scene) -> str:
@@ -39,7 +42,21 @@ def missing(scene: bpy.types.Scene) -> str:
         return "Add an image"
     if count > most:
         return f"Remove {count - most} of the images: this takes {most}"
-    return unreachable(settings.endpoint)
+    return no_mesh(settings.endpoint) or unreachable(settings.endpoint)
+
+
+def no_mesh(endpoint: str) -> str:
+    """Why the active object cannot be what the endpoint works on; "" if it can, or if the endpoint works on pictures alone."""
+    if not schemas()[endpoint]["mesh"]:
+        return ""
+    from .arrivals import is_local
+
+    obj = bpy.context.active_object
+    if obj is None or obj.type != "MESH" or not obj.visible_get():
+        return "Select a mesh object"
+    if not is_local(obj):
+        return "Make the selected object local"
+    return "" if obj.mode == "OBJECT" else "Go to Object Mode"
 
 
 def unreachable(endpoint: str) -> str:
@@ -81,7 +98,7 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
     if endpoint not in CARRIED_OUT:
         known = ", ".join(sorted(CARRIED_OUT))
         raise EndpointError(f"There is no endpoint {endpoint!r}. Choose one of {known}.")
-    why = unreachable(endpoint)
+    why = no_mesh(endpoint) or unreachable(endpoint)
     if why:
         raise EndpointError(f"{why}.")
     if filepath:
@@ -93,6 +110,9 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
         names = [properties.label_of(item) for item in settings.images]
     if not taken:
         raise ImageError("There is no image. Add one.")
+    mesh, wish = None, arrivals.wish_of(scene)
+    if schemas()[endpoint]["mesh"]:
+        mesh, wish = _export(bpy.context.active_object, scene)
     if not settings.seed_locked:
         properties.draw_seed(settings)
     return Order(
@@ -100,8 +120,24 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
         title=Path(names[0]).stem or endpoint,
         pictures=taken,
         parameters=properties.parameters(scene, endpoint),
-        wish=arrivals.wish_of(scene),
+        wish=wish,
+        mesh=mesh,
     )
+
+
+def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[str, Any]]:
+    """The object as a GLB, and the wish that the result become its mesh."""
+    from ..generation.library import storage_error
+    from ..scene.retexture import export
+    from .arrivals import wish_for
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="trellis-mesh-") as folder:
+            path = Path(folder) / "model.glb"
+            sent = export(obj, path)
+            return path.read_bytes(), wish_for(obj, scene, sent)
+    except OSError as error:
+        raise storage_error(error, Path(tempfile.gettempdir())) from error
 
 
 def _picture(item: Any) -> Picture:

@@ -84,7 +84,11 @@ class Pump:
         folder = Path(tempfile.mkdtemp(prefix="trellis-input-"))
         self._temporary[job_id] = folder
         images = [write(picture, folder, number) for number, picture in enumerate(order.pictures)]
-        runner.submit(Request(order.endpoint, images, order.parameters, order.wish), job_id)
+        mesh = None
+        if order.mesh:
+            mesh = folder / "model.glb"
+            mesh.write_bytes(order.mesh)
+        runner.submit(Request(order.endpoint, images, order.parameters, order.wish, mesh), job_id)
 
     def _fetch(self, job_id: str, then: Callable[[Job], None]) -> None:
         """In the clerk's thread: reads a job, and has `then` called with it by a tick."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,3 +173,33 @@ def write(
         + binary
     )
     return path
+
+
+def read(glb: bytes) -> tuple[dict[str, Any], Shape]:
+    """The JSON and the one mesh of a GLB of Blender's exporter."""
+    (length,) = struct.unpack_from("<I", glb, 12)
+    gltf, binary = json.loads(glb[20 : 20 + length]), glb[28 + length :]
+
+    def array(number: int) -> np.ndarray:
+        accessor = gltf["accessors"][number]
+        view = gltf["bufferViews"][accessor["bufferView"]]
+        kind = {5123: np.uint16, 5125: np.uint32, 5126: np.float32}[accessor["componentType"]]
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor["type"]]
+        flat = np.frombuffer(binary, kind, accessor["count"] * width, view.get("byteOffset", 0))
+        return flat.reshape(-1, width)
+
+    (mesh,) = gltf["meshes"]
+    (primitive,) = mesh["primitives"]
+    has = {name: array(number) for name, number in primitive["attributes"].items()}
+    triangles = array(primitive["indices"]).reshape(-1, 3).astype(np.uint32)
+    return gltf, Shape(has["POSITION"], has["NORMAL"], has["TEXCOORD_0"], triangles)
+
+
+def repaint(glb: bytes) -> bytes:
+    """What a service makes of a mesh that it was sent: the same shape, one unit long, somewhere else, with a texture."""
+    _, shape = read(glb)
+    low, high = shape.positions.min(0), shape.positions.max(0)
+    shape.positions = (shape.positions - (low + high) / 2) / (high - low).max() + 7
+    material = Material({"baseColor": picture(1), "normal": picture(2)})
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder) / "painted.glb", [shape], material).read_bytes()

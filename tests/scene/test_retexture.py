@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An object's mesh out to a service and back: the same shape at the same place, however the object is transformed.
-
-The service is played by a GLB that has what was sent, scaled to one unit, somewhere else, with a texture.
-"""
+"""An object's mesh out to a service and back: the same shape at the same place, however the object is transformed."""
 
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import addon_utils
 import bpy
@@ -71,10 +66,14 @@ def world(obj: bpy.types.Object) -> np.ndarray:
 
 
 def volume(obj: bpy.types.Object) -> float:
-    """Positive where the faces look outwards."""
     obj.data.calc_loop_triangles()
     points = np.array([vertex.co for vertex in obj.data.vertices])
-    a, b, c = points[[t.vertices[:] for t in obj.data.loop_triangles]].swapaxes(0, 1)
+    return enclosed(points[[t.vertices[:] for t in obj.data.loop_triangles]])
+
+
+def enclosed(triangles: np.ndarray) -> float:
+    """The volume within (triangles, 3, 3); negative where the faces look inwards."""
+    a, b, c = triangles.swapaxes(0, 1)
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
@@ -86,37 +85,13 @@ def assert_same_shape(points: np.ndarray, others: np.ndarray) -> None:
     assert points.max(0) == pytest.approx(others.max(0), abs=1e-4)
 
 
-def parse(glb: Path) -> tuple[dict[str, Any], glbs.Shape]:
-    """The JSON and the one mesh of a GLB of Blender's exporter."""
-    data = glb.read_bytes()
-    (length,) = struct.unpack_from("<I", data, 12)
-    gltf, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
-
-    def array(number: int) -> np.ndarray:
-        accessor = gltf["accessors"][number]
-        view = gltf["bufferViews"][accessor["bufferView"]]
-        kind = {5123: np.uint16, 5125: np.uint32, 5126: np.float32}[accessor["componentType"]]
-        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor["type"]]
-        flat = np.frombuffer(binary, kind, accessor["count"] * width, view.get("byteOffset", 0))
-        return flat.reshape(-1, width)
-
-    (mesh,) = gltf["meshes"]
-    (primitive,) = mesh["primitives"]
-    has = {name: array(number) for name, number in primitive["attributes"].items()}
-    triangles = array(primitive["indices"]).reshape(-1, 3).astype(np.uint32)
-    return gltf, glbs.Shape(has["POSITION"], has["NORMAL"], has["TEXCOORD_0"], triangles)
-
-
 @pytest.fixture
 def service(folder: Path, recipe: Recipe) -> Callable[[Path], Path]:
     """Makes the prepared .blend of what was sent."""
 
     def paint(glb: Path) -> Path:
-        _, shape = parse(glb)
-        low, high = shape.positions.min(0), shape.positions.max(0)
-        shape.positions = (shape.positions - (low + high) / 2) / (high - low).max() + 7
-        material = glbs.Material({"baseColor": glbs.picture(1), "normal": glbs.picture(2)})
-        painted = glbs.write(folder / "painted.glb", [shape], material)
+        painted = folder / "painted.glb"
+        painted.write_bytes(glbs.repaint(glb.read_bytes()))
         return write_blend(painted, recipe, folder / "painted.blend", name="New paint")
 
     return paint
@@ -162,12 +137,13 @@ def test_it_comes_back_to_its_place_with_a_new_texture(
     assert not bpy.context.scene.collection.children
 
 
+@pytest.mark.parametrize("transform", [sheared, mirrored])
 def test_the_file_that_leaves_has_the_shape_and_nothing_else(
-    wedge: bpy.types.Object, folder: Path
+    wedge: bpy.types.Object, folder: Path, transform: Callable[[bpy.types.Object], None]
 ) -> None:
-    sheared(wedge)
+    transform(wedge)
     retexture.export(wedge, folder / "sent.glb")
-    gltf, shape = parse(folder / "sent.glb")
+    gltf, shape = glbs.read((folder / "sent.glb").read_bytes())
     assert [set(node) for node in gltf["nodes"]] == [{"mesh", "name"}]  # that is, no transform
     assert not {"materials", "images", "animations", "skins", "cameras"} & set(gltf)
     for name in (b"Wedge", b"Parent", b"paint"):
@@ -175,6 +151,7 @@ def test_the_file_that_leaves_has_the_shape_and_nothing_else(
     # glTF's y is up, Blender's z
     sent = shape.positions[:, [0, 2, 1]] * (1, -1, 1)
     assert_same_shape(sent, world(wedge))
+    assert volume(wedge) > 0 and enclosed(sent[shape.triangles]) > 0
 
 
 def test_sending_changes_neither_file_nor_selection(wedge: bpy.types.Object, folder: Path) -> None:
