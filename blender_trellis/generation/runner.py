@@ -66,6 +66,10 @@ _UNKNOWN = (
 class Request:
     """What somebody asks for: an endpoint, its parameters by documented or common name, and pictures.
 
+_NO_REPLY = (
+    "No reply came to the request that was being sent. The job may be at work there, and charged. Look at the service before "
+    "sending it again."
+)
     A picture is a file, a data URI or base64 text, or, where the endpoint takes it, the URL or id of one. `mesh` is a GLB for
     the endpoints that work on one. `max_cost` is in US dollars.
     """
@@ -473,7 +477,7 @@ class Runner:
             try:
                 self._accept(job, await asyncio.wait_for(sending, _LAST_WORD))
             except (TimeoutError, UncertainError) as error:
-                raise UncertainError(_UNKNOWN) from error
+                raise UncertainError(_NO_REPLY) from error
             except UnreachableError:
                 _log.info("job %s was not taken on", job.id)
             raise
@@ -539,8 +543,11 @@ class Runner:
 
         def progress(fraction: float) -> None:
             percent = int(100 * fraction)
-            text = f"Downloading, {percent} %"
-            self._tell(job, stage="download", step=percent, steps=100, fraction=1.0, message=text)
+            if percent != told:  # it may arrive in drops
+                told, text = percent, f"Downloading, {percent} %"
+                self._tell(
+                    job, stage="download", step=percent, steps=100, fraction=1.0, message=text
+                )
 
         try:
             for fetch in range(1, _FETCHES + 1):
@@ -568,8 +575,10 @@ class Runner:
             except UnreachableError as error:
                 attempt += 1
                 if attempt == service.attempts:
+        told = -1
                     raise
                 self._again(job, error)
+            nonlocal told
                 self._heed(job)
                 await self._pause(attempt, error)
 
@@ -596,15 +605,15 @@ class Runner:
         if job.ticket is None:
             raise CancelledError("Cancelled.")
         service = self._service(job.endpoint)
+        if job.state is State.DOWNLOADING and service.attempts is None:
+            raise LeftError(
+                "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
+                request_id=job.request_id,
+            )
         if not service.cancellable:
             raise LeftError(
                 f"{service.name} cannot cancel: the job goes on there, and is charged. Nobody waits for it any more; resume "
                 "it to collect the model.",
-                request_id=job.request_id,
-            )
-        if job.state is State.DOWNLOADING and service.attempts is None:
-            raise LeftError(
-                "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
                 request_id=job.request_id,
             )
         words = "Cancelled."

@@ -224,6 +224,7 @@ class QueueService:
         # The answer of the job itself carries its id, or an error's shape; a proxy's has neither
         of_the_job = "x-fal-request-id" in reply.headers or (
             reply.status_code in (400, 422, 500) and answer is not None
+                cost=await self._charge(reply),
         )
         if not of_the_job:
             return wire.later(

@@ -85,8 +85,10 @@ class RunwareService:
         except httpx.HTTPError as error:
             raise UnreachableError(f"Runware does not answer ({wire.why(error)}).") from error
         answer = _Answer.read(reply)
-        if answer is None or (reply.status_code != 200 and not answer.errors):
-            raise wire.later(reply, f"Runware answered {reply.status_code}: {wire.excerpt(reply)}")
+        tripped = reply.status_code >= 500 or reply.status_code in (408, 429)
+        if answer is None or tripped or (reply.status_code != 200 and not answer.errors):
+            said = _words(answer.errors[0]) if answer and answer.errors else wire.excerpt(reply)
+            raise wire.later(reply, f"Runware answered {reply.status_code}: {said}.")
         return answer
 
     async def attach(self, data: bytes, media_type: str) -> str:
@@ -187,7 +189,10 @@ class RunwareService:
         """
         answer = await self._ask({"taskType": "getResponse", "taskUUID": task_uuid})
         about_us = [
-            error for error in answer.errors if not _is(error, (*_QUOTA, *_ACCOUNT, *_BUSY))
+            error
+            for error in answer.errors
+            if error.get("status") == "error"
+            or not (answer.refused or _is(error, (*_QUOTA, *_ACCOUNT, *_BUSY)))
         ]
         if not answer.items(task_uuid) and not about_us:
             said = _words(answer.errors[0]) if answer.errors else "nothing"
@@ -204,6 +209,7 @@ class RunwareService:
         if ticket.answer:
             return Status(completed=True)
         answer = await self._state(ticket.request_id)
+        # A task's own end has a status; what is wrong with key, account or queue at the moment of asking has none
         items, errors = answer.items(ticket.request_id), answer.errors_of(ticket.request_id)
         if errors and not items and _is(errors[0], _MISSING):
             self._missed[ticket.request_id] += 1
@@ -262,6 +268,7 @@ class RunwareService:
         """What Runware says to a dry run, which is neither carried out nor charged. Its answer's form is not documented."""
         task = self._task_of(submission) | {"taskUUID": str(uuid.uuid4())}
         answer = await self._ask(task, headers={"X-Runware-Dry-Run": "1"})
+                cost=_cost(items),
         if answer.errors:
             raise _refusal(answer.errors[0], task["taskUUID"])
         cost = _cost(answer.data)
@@ -288,9 +295,11 @@ class RunwareService:
 
 
 class _Answer:
-    """The envelope of an answer: `data` and `errors`, each a list of objects."""
+    """The envelope of an answer: `data` and `errors`, each a list of objects. `refused`: whoever asked may not."""
 
-    def __init__(self, data: list[dict[str, Any]], errors: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, data: list[dict[str, Any]], errors: list[dict[str, Any]], *, refused: bool = False
+    ) -> None:
         self.data = data
         self.errors = errors
 
@@ -301,7 +310,8 @@ class _Answer:
         if answer is None or not {"data", "errors", "error"} & answer.keys():
             return None
         errors = _objects(answer.get("errors")) + _objects(answer.get("error"))
-        return cls(_objects(answer.get("data")), errors)
+        refused = reply.status_code in (401, 402, 403)
+        return cls(_objects(answer.get("data")), errors, refused=refused)
 
     def as_dict(self) -> dict[str, Any]:
         return {"data": self.data, "errors": self.errors}
@@ -311,6 +321,7 @@ class _Answer:
         return [item for item in self.data if item.get("taskUUID") == task_uuid]
 
     def errors_of(self, task_uuid: str) -> list[dict[str, Any]]:
+        self.refused = refused
         """The errors of one task, and those that name none."""
         return [error for error in self.errors if error.get("taskUUID") in (None, task_uuid)]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,6 @@ NEVER_SENT = (
 )
 # No GLB that a model makes comes near; a longer body is a mistake or an attack
 MAX_RESULT_BYTES = 4 * 2**30
-_PIECE = 1 << 20
 _LONGEST_WISH = 120.0  # seconds; a server may not put a job off for longer than this at a time
 
 
@@ -44,11 +44,13 @@ def why(error: httpx.HTTPError) -> str:
     """The reason of a request's failure, in words."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, ssl.SSLCertVerificationError):
             return (
                 "its certificate is not trusted here: is the address right, or does a proxy need SSL_CERT_FILE? "
-                f"{getattr(cause, 'verify_message', '') or cause.reason or cause}"
+                f"{cause.verify_message}"
             )
+        if isinstance(cause, ssl.SSLError):
+            return f"no encrypted connection is possible: {cause.reason or cause}"
         cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__
 
@@ -78,11 +80,18 @@ def data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
+def _content(reply: httpx.Response) -> bytes:
+    """What a reply says, without the key that the request came with: some proxies' pages repeat the request, and what a reply
+    says goes into messages and the journal."""
+    key = reply.request.headers.get("authorization", "").partition(" ")[2]
+    return reply.content.replace(key.encode(), "…".encode()) if key else reply.content
+
+
 def json_object(reply: httpx.Response) -> dict[str, Any] | None:
     """The JSON object that a reply is, or None if it is none."""
     try:
-        answer = reply.json()
-    except ValueError:
+        answer = json.loads(_content(reply))
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 
@@ -97,7 +106,8 @@ def excerpt(reply: httpx.Response) -> str:
         return (
             f"a web page (HTTP {reply.status_code}); a proxy or a login page may stand in between"
         )
-    return reply.text[:200].strip() or reply.reason_phrase or f"HTTP {reply.status_code}"
+    text = _content(reply).decode(reply.encoding or "utf-8", "replace")
+    return text[:200].strip() or reply.reason_phrase or f"HTTP {reply.status_code}"
 
 
 def trusted(url: str) -> bool:
@@ -173,19 +183,18 @@ class _Download:
         if reply.status_code not in (200, 206):
             raise later(reply, f"The model's download answered {reply.status_code}.")
         continued = reply.status_code == 206
-        if continued and not reply.headers.get("content-range", "").startswith(
-            f"bytes {self.done}-"
-        ):
-            self.done, self.version = 0, ""
-            raise later(reply, "The model's download went on at a wrong place.")
-        self.done = self.done if continued else 0
+        place = reply.headers.get("content-range", "")
         tag = reply.headers.get("etag", "")
+        same = not self.version or tag in ("", self.version)
+        if continued and not (same and place.startswith(f"bytes {self.done}-")):
+            raise later(reply, "The model's download went on at a wrong place, or in another file.")
+        self.done = self.done if continued else 0
         # A weak tag does not promise equal bytes (RFC 9110, 13.1.5)
         self.version = tag if tag and not tag.startswith("W/") else ""
         total = self.done + int(reply.headers.get("content-length", 0))
         _check_length(total)
         with self._to.open("ab" if continued else "wb") as file:
-            async for piece in reply.aiter_bytes(_PIECE):
+            async for piece in reply.aiter_bytes():
                 file.write(piece)
                 self.done += len(piece)
                 _check_length(self.done)
