@@ -160,6 +160,11 @@ class QueueService:
             raise ValueError("a URL of the reply is not on the service itself")
         return url.removeprefix(base)
 
+    async def _ask_status(self, ticket: Ticket, *, logs: str) -> httpx.Response:
+        # httpx's `params` would drop a query that the server's URL has
+        url = httpx.URL(ticket.status_url).copy_merge_params({"logs": logs})
+        return await self._ask("GET", str(url))
+
     async def status(self, ticket: Ticket) -> Status:
         """How far the job is.
 
@@ -167,7 +172,7 @@ class QueueService:
             UnreachableError: no answer, or one that says nothing about the job: ask again.
             GenerationError: the service does not know the job any more.
         """
-        reply = await self._ask("GET", ticket.status_url, params={"logs": "1"})
+        reply = await self._ask_status(ticket, logs="1")
         answer = wire.json_object(reply)
         if reply.status_code == 404 and answer is not None:
             raise self._lost(ticket)
@@ -235,7 +240,7 @@ class QueueService:
 
     async def _end_by_status(self, ticket: Ticket) -> TrellisError:
         """A result that is gone: the status may still say what the job ended with."""
-        reply = await self._ask("GET", ticket.status_url, params={"logs": "0"})
+        reply = await self._ask_status(ticket, logs="0")
         answer = wire.json_object(reply) or {}
         if isinstance(answer.get("error"), str):
             return GenerationError(

@@ -10,6 +10,7 @@ Sources: Runware's documentation and its Python SDK (docs/runware.md names what 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections import Counter
@@ -61,6 +62,7 @@ class RunwareService:
         self._client = wire.open_client(config.runware_url)
         self._uses: Counter[str] = Counter()
         self._uploads: dict[str, str] = {}
+        self._uploading = asyncio.Lock()
         self._missed: Counter[str] = Counter()
 
     async def close(self) -> None:
@@ -103,16 +105,20 @@ class RunwareService:
         self._uses[digest] += 1
         if self._uses[digest] == 1:
             return inline
-        if digest not in self._uploads:
-            task = {**_task("mediaStorage"), "operation": "upload", "media": inline}
-            answer = await self._ask(task)
-            if answer.errors:
-                raise _refusal(answer.errors[0], task["taskUUID"])
-            media = answer.data[0].get("mediaUUID") if answer.data else None
-            if not isinstance(media, str):
-                raise UnreachableError("Runware's storage named no upload.")
-            self._uploads[digest] = media
+        async with self._uploading:  # jobs that start together wait for one upload
+            if digest not in self._uploads:
+                self._uploads[digest] = await self._upload(inline)
         return self._uploads[digest]
+
+    async def _upload(self, inline: str) -> str:
+        task = {**_task("mediaStorage"), "operation": "upload", "media": inline}
+        answer = await self._ask(task)
+        if answer.errors:
+            raise _refusal(answer.errors[0], task["taskUUID"])
+        media = answer.data[0].get("mediaUUID") if answer.data else None
+        if not isinstance(media, str):
+            raise UnreachableError("Runware's storage named no upload.")
+        return media
 
     def _task_of(self, submission: Submission) -> dict[str, Any]:
         return {**submission.body, "taskUUID": submission.key}
