@@ -207,6 +207,7 @@ class QueueService:
                 f"{self.name} says that it is done but names no model. It may have charged for it; ask {self.name}'s "
                 "support with the request's id.",
                 request_id=ticket.request_id,
+                cost=await self._charge(reply),
             )
         base, _ = await self._address()
         seed = answer.get("seed")
@@ -229,7 +230,6 @@ class QueueService:
         # The answer of the job itself carries its id, or an error's shape; a proxy's has neither
         of_the_job = "x-fal-request-id" in reply.headers or (
             reply.status_code in (400, 422, 500) and answer is not None
-                cost=await self._charge(reply),
         )
         if not of_the_job:
             return wire.later(
