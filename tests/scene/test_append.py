@@ -7,7 +7,6 @@ import itertools
 from pathlib import Path
 
 import bpy
-import glbs
 import pytest
 from mathutils import Vector
 
@@ -15,6 +14,7 @@ from blender_trellis import errors
 from blender_trellis.scene.append import append, beside
 from blender_trellis.scene.importer import import_blocking, write_blend
 from blender_trellis.scene.recipe import Recipe
+from scene import glbs
 
 
 def counts() -> dict[str, list[str]]:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
-import glbs
 import numpy as np
 import pytest
 
 from blender_trellis.scene.importer import import_blocking
 from blender_trellis.scene.recipe import PROPERTY, Recipe, read
+from scene import glbs
 
 
 def vertices(obj: bpy.types.Object) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import addon_utils
 import bpy
-import glbs
 import numpy as np
 import pytest
 from mathutils import Euler, Matrix, Vector
@@ -19,6 +18,7 @@ from blender_trellis.scene import retexture
 from blender_trellis.scene.append import append
 from blender_trellis.scene.importer import write_blend
 from blender_trellis.scene.recipe import Recipe, read
+from scene import glbs
 
 WEDGE = [(0, 0, 0), (3, 0, 0), (0, 2, 0), (0, 0, 1), (3, 0, 0.5)]  # unlike from every side
 FACES = [(0, 2, 1), (0, 1, 4, 3), (0, 3, 2), (1, 2, 4), (2, 3, 4)]

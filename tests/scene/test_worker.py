@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-import glbs
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +22,7 @@ from blender_trellis.scene.append import append, push_undo
 from blender_trellis.scene.importer import import_blocking, write_blend
 from blender_trellis.scene.recipe import Recipe
 from blender_trellis.scene.worker import ImportWorker
+from scene import glbs
 
 ROOT = Path(__file__).resolve().parents[2]
 

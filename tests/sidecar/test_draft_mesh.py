@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from draft_shapes import (
+from harness import REPOSITORY
+from PIL import Image, ImageDraw, ImageFilter
+
+from blender_trellis.sidecar.engines.draft.background import separate
+from sidecar.draft_shapes import (
     assert_solid,
     cutout,
     outline,
@@ -17,10 +21,6 @@ from draft_shapes import (
     union,
     volume,
 )
-from harness import REPOSITORY
-from PIL import Image, ImageDraw, ImageFilter
-
-from blender_trellis.sidecar.engines.draft.background import separate
 
 STAR = [
     (200 + reach * np.sin(k * np.pi / 5), 200 - reach * np.cos(k * np.pi / 5))

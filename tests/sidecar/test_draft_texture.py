@@ -8,11 +8,11 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from draft_shapes import BLUE, RED, REQUEST, cutout, overlap, photo, read, run
 from PIL import Image
 
 from blender_trellis.sidecar.engines.draft import DraftEngine
 from blender_trellis.sidecar.engines.stages import Cancelled, EngineError, Progress, Report
+from sidecar.draft_shapes import BLUE, RED, REQUEST, cutout, overlap, photo, read, run
 
 FRONT, RIGHT, BACK, LEFT, TOP = np.array(
     [[0, -1, 0], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, 0, 1]], float
