@@ -56,6 +56,10 @@ _LAST_WORD = (
 )
 _SEND_ATTEMPTS = 6  # of a request that was not taken on: about half a minute
 _FETCHES = 3  # of a model that arrives broken
+_NO_REPLY = (
+    "No reply came to the request that was being sent. The job may be at work there, and charged. Look at the service before "
+    "sending it again."
+)
 _UNKNOWN = (
     "This program ended while it sent the request. The job may be at work there, and charged. Look at the service before "
     "sending it again."
@@ -66,10 +70,6 @@ _UNKNOWN = (
 class Request:
     """What somebody asks for: an endpoint, its parameters by documented or common name, and pictures.
 
-_NO_REPLY = (
-    "No reply came to the request that was being sent. The job may be at work there, and charged. Look at the service before "
-    "sending it again."
-)
     A picture is a file, a data URI or base64 text, or, where the endpoint takes it, the URL or id of one. `mesh` is a GLB for
     the endpoints that work on one. `max_cost` is in US dollars.
     """
@@ -540,8 +540,10 @@ class Runner:
 
     async def _keep(self, job: Job, service: Service, url: str, number: int) -> Path:
         part = self.library.part(job.id, number)
+        told = -1
 
         def progress(fraction: float) -> None:
+            nonlocal told
             percent = int(100 * fraction)
             if percent != told:  # it may arrive in drops
                 told, text = percent, f"Downloading, {percent} %"
@@ -575,10 +577,8 @@ class Runner:
             except UnreachableError as error:
                 attempt += 1
                 if attempt == service.attempts:
-        told = -1
                     raise
                 self._again(job, error)
-            nonlocal told
                 self._heed(job)
                 await self._pause(attempt, error)
 

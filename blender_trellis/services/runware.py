@@ -194,6 +194,7 @@ class RunwareService:
             UnreachableError: nothing about the task itself.
         """
         answer = await self._ask({"taskType": "getResponse", "taskUUID": task_uuid})
+        # A task's own end has a status; what is wrong with key, account or queue at the moment of asking has none
         about_us = [
             error
             for error in answer.errors
@@ -215,7 +216,6 @@ class RunwareService:
         if ticket.answer:
             return Status(completed=True)
         answer = await self._state(ticket.request_id)
-        # A task's own end has a status; what is wrong with key, account or queue at the moment of asking has none
         items, errors = answer.items(ticket.request_id), answer.errors_of(ticket.request_id)
         if errors and not items and _is(errors[0], _MISSING):
             self._missed[ticket.request_id] += 1
@@ -256,6 +256,7 @@ class RunwareService:
                 "Runware says that it is done but names no model. It may have charged for it; ask Runware's support "
                 "with the request's id.",
                 request_id=ticket.request_id,
+                cost=_cost(items),
             )
         return Outcome(made, _cost(items), [_words(error) for error in errors])
 
@@ -274,7 +275,6 @@ class RunwareService:
         """What Runware says to a dry run, which is neither carried out nor charged. Its answer's form is not documented."""
         task = self._task_of(submission) | {"taskUUID": str(uuid.uuid4())}
         answer = await self._ask(task, headers={"X-Runware-Dry-Run": "1"})
-                cost=_cost(items),
         if answer.errors:
             raise _refusal(answer.errors[0], task["taskUUID"])
         cost = _cost(answer.data)
@@ -308,6 +308,7 @@ class _Answer:
     ) -> None:
         self.data = data
         self.errors = errors
+        self.refused = refused
 
     @classmethod
     def read(cls, reply: httpx.Response) -> _Answer | None:
@@ -327,7 +328,6 @@ class _Answer:
         return [item for item in self.data if item.get("taskUUID") == task_uuid]
 
     def errors_of(self, task_uuid: str) -> list[dict[str, Any]]:
-        self.refused = refused
         """The errors of one task, and those that name none."""
         return [error for error in self.errors if error.get("taskUUID") in (None, task_uuid)]
 
