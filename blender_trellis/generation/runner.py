@@ -16,6 +16,7 @@ import random
 import threading
 import time
 import uuid
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,16 @@ from ..errors import (
     UnreachableError,
     from_record,
 )
-from ..services import Outcome, Service, Status, Submission, Ticket, check_access, open_service
+from ..services import (
+    Outcome,
+    Service,
+    Status,
+    Submission,
+    Ticket,
+    check_access,
+    open_service,
+    wire,
+)
 from . import glb, images
 from .job import ENDED, Event, Job, State
 from .journal import Journal
@@ -90,6 +100,7 @@ class Runner:
         self.library = Library(config.home, config.results)
         self.journal = Journal(config.home)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._aside: defaultdict[str, deque[Event]] = defaultdict(deque)
         self._services: dict[str, Service] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
@@ -160,8 +171,11 @@ class Runner:
 
         async def go_on() -> None:
             service = self._service(job.endpoint)
-            submission = self._sought(job)
-            await self._carry(self._accept(job, await service.adopt(submission, request_id)))
+            submission = await self._sought(job)
+            ticket = await self._persist(
+                job, service, lambda: service.adopt(submission, request_id)
+            )
+            await self._carry(self._accept(job, ticket))
 
         self._spawn(job.id, go_on)
 
@@ -210,14 +224,10 @@ class Runner:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            try:
-                # Wakes now and then so that Ctrl-C works on Windows, where a blocked get() cannot be interrupted
-                event = self.events.get(timeout=0.2)
-            except queue.Empty:
+            event = self._next(job_id)
+            if event is None:
                 if deadline is not None and time.monotonic() > deadline:
-                    raise self._too_late(job_id) from None
-                continue
-            if event.job_id != job_id:
+                    raise self._too_late(job_id)
                 continue
             if show:
                 show(event)
@@ -229,6 +239,15 @@ class Runner:
                 raise error
             if event.state is State.READY:
                 return self.journal.get(job_id)
+
+    def _next(self, job_id: str) -> Event | None:
+        """The next event of one job, if there is one soon; what comes of others is set aside for whoever waits for them."""
+        if not self._aside[job_id]:
+            with contextlib.suppress(queue.Empty):
+                # Wakes now and then so that Ctrl-C works on Windows, where a blocked get() cannot be interrupted
+                event = self.events.get(timeout=0.2)
+                self._aside[event.job_id].append(event)
+        return self._aside[job_id].popleft() if self._aside[job_id] else None
 
     @staticmethod
     def _too_late(job_id: str) -> TrellisError:
@@ -386,13 +405,16 @@ class Runner:
     async def _submit(self, job: Job, service: Service) -> Job:
         """Get a job taken on by its service: once, whatever happens on the way."""
         await service.ready()
-        # A job that nobody knows the fate of is asked for by what was sent; its pictures need not be sent for that
+        # A job that nobody knows the fate of is asked for by what was sent; nothing need be uploaded for that
         attached = job.state is State.PREPARED or service.repeatable
-        submission = await self._fill(job, service) if attached else self._sought(job)
+        submission = await (self._fill(job, service) if attached else self._sought(job))
         lost: UncertainError | None = None
         if job.state is not State.PREPARED:
             recorded = job.error or {}
-            lost = UncertainError(recorded.get("message") or _UNKNOWN, request_id=job.request_id)
+            told = recorded.get("kind") == UncertainError.__name__
+            words = recorded["message"] if told else _UNKNOWN
+            lost = UncertainError(words, request_id=job.request_id)
+            job = self.journal.note(job.id, error=lost.record)
         else:
             await self._check_price(job, service, submission)
             job = self.journal.move(job.id, State.SUBMITTING)
@@ -424,9 +446,15 @@ class Runner:
             created=job.created,
         )
 
-    def _sought(self, job: Job) -> Submission:
-        """The request as it is looked for: what it says but for its pictures."""
-        return self._submission(job, job.images, job.mesh or "")
+    async def _sought(self, job: Job) -> Submission:
+        """The request as it is looked for: with its pictures inline, which is how most are sent."""
+
+        def inline(name: str) -> str:
+            return name if images.reference(name) else wire.data_uri(read(name), "image/png")
+
+        read = self.library.read_input
+        pictures = await asyncio.to_thread(lambda: [inline(name) for name in job.images])
+        return self._submission(job, pictures, job.mesh or "")
 
     async def _check_price(self, job: Job, service: Service, submission: Submission) -> None:
         """Where the cost is limited, the service's own price decides, if it tells one."""
@@ -446,7 +474,10 @@ class Runner:
         while True:
             try:
                 if lost:
-                    ticket = await service.find(submission, self.journal.request_ids())
+                    known = self.journal.request_ids()
+                    ticket = await service.find(submission, known)
+                    if ticket and ticket.request_id in self.journal.request_ids() - known:
+                        continue  # an equal job that was lost too has found it meanwhile
                     if ticket:
                         return ticket
                     if not service.repeatable:
@@ -524,13 +555,15 @@ class Runner:
                 path = await self._keep(job, service, made.url, number)
             except ResultError as error:
                 if len(outcome.files) == 1:
-                    raise ResultError(error.message, request_id=job.request_id) from error
+                    raise ResultError(
+                        error.message, request_id=job.request_id, cost=outcome.cost
+                    ) from error
                 failures.append(error.message)
             else:
                 seed = job.seed + number if made.seed is None else made.seed
                 files.append((str(path), seed))
         if not files:
-            raise ResultError(" ".join(failures), request_id=job.request_id)
+            raise ResultError(" ".join(failures), request_id=job.request_id, cost=outcome.cost)
         job = self.journal.move(job.id, State.READY, **_told(job, outcome, files, failures))
         with contextlib.suppress(
             TrellisError, TimeoutError
@@ -600,7 +633,7 @@ class Runner:
         if job is None:
             raise CancelledError("Cancelled.")
         self.journal.note(job_id, cancel_asked=False)
-        if job.state is State.SUBMITTING and job.ticket is None and job.error:
+        if job.state in (State.SUBMITTING, State.UNCERTAIN) and job.error:
             raise from_record(**job.error)  # it may have been taken on
         if job.ticket is None:
             raise CancelledError("Cancelled.")
@@ -670,6 +703,7 @@ def _told(
         "files": [path for path, _ in files],
         "seeds": [seed for _, seed in files],
         "cost": outcome.cost or job.cost,
+        "error": None,  # what kept it from going on earlier
     }
     if files[0][1] != job.seed:
         told["parameters"] = job.parameters | {"seed": files[0][1]}

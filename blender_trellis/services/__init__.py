@@ -124,7 +124,7 @@ class Service(Protocol):
         ...
 
     async def adopt(self, submission: Submission, request_id: str) -> Ticket:
-        """A ticket for the job that the service calls `request_id`."""
+        """A ticket for the job that the service calls `request_id`; an InputError if the service knows none."""
         ...
 
     async def status(self, ticket: Ticket) -> Status: ...
@@ -179,7 +179,7 @@ def check_access(endpoint: str, config: Config) -> None:
     from ..config import LOOPBACK
 
     name, url, key, variable = {
-        "local": ("The local process", config.sidecar_url, "none needed", ""),
+        "local": ("the local process", config.sidecar_url, config.sidecar_token or "none", ""),
         "runware": ("Runware", config.runware_url, config.runware_key, "RUNWARE_API_KEY"),
     }.get(
         endpoint.split("/", maxsplit=1)[0], ("fal", config.fal_queue_url, config.fal_key, "FAL_KEY")
@@ -187,6 +187,11 @@ def check_access(endpoint: str, config: Config) -> None:
     if not key:
         raise AccessError(
             f"There is no key for {name}. Set it in the add-on's preferences, or {variable} in the environment."
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        # the HTTP library would refuse it too, in words that show it
+        raise AccessError(
+            f"The key for {name} holds something that no key has: a space, a line break or a special letter. Copy it again."
         )
     if url and config.offline and urlsplit(url).hostname not in LOOPBACK:
         raise AccessError(

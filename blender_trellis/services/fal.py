@@ -99,7 +99,7 @@ class FalService(QueueService):
                 page = wire.json_object(reply) or {}
                 for item in page.get("items") or []:
                     if _same_request(item, submission) and item["request_id"] not in known:
-                        return await self.adopt(submission, item["request_id"])
+                        return self._ticket_of(submission, item["request_id"])
                 if not page.get("has_more") or not page.get("next_cursor"):
                     break
                 query["cursor"] = str(page["next_cursor"])
@@ -147,7 +147,9 @@ class FalService(QueueService):
             UnreachableError: fal does not answer.
         """
         nobody = f"{self._base_url}/fal-ai/trellis-2/requests/{uuid.uuid4()}/status"
-        await self._call("GET", nobody)
+        known = await self._call("GET", nobody)
+        if wire.json_object(known) is None:
+            raise UnreachableError(f"fal answered {wire.excerpt(known)}.")
         try:
             reply = await self._call(
                 "GET", f"{self._api_url}/account/billing", params={"expand": "credits"}
@@ -214,12 +216,22 @@ class FalService(QueueService):
 
 
 def _same_request(item: Any, submission: Submission) -> bool:
-    """Whether a past request had this input; pictures are left out, since fal may keep them in another form."""
+    """Whether a past request had this input. Its pictures tell only where both have them inline, since fal may keep them in
+    another form."""
     theirs = item.get("json_input") if isinstance(item, dict) else None
     if not isinstance(theirs, dict) or not isinstance(item.get("request_id"), str):
         return False
-    ours = {name: value for name, value in submission.body.items() if "_url" not in name}
-    return bool(ours) and all(theirs.get(name) == value for name, value in ours.items())
+    return all(
+        theirs.get(name) == value
+        or ("_url" in name and not (_inline(value) and _inline(theirs.get(name))))
+        for name, value in submission.body.items()
+    )
+
+
+def _inline(value: Any) -> bool:
+    """Whether this is a picture, or a list of pictures, as data URIs."""
+    several = value if isinstance(value, list) else [value]
+    return all(isinstance(one, str) and one.startswith("data:") for one in several)
 
 
 def _units(reply: httpx.Response) -> float | None:

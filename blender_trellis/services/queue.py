@@ -22,6 +22,7 @@ from ..errors import (
     AccountError,
     CancelledError,
     GenerationError,
+    InputError,
     RejectedError,
     ResultError,
     TrellisError,
@@ -148,6 +149,22 @@ class QueueService:
         return None
 
     async def adopt(self, submission: Submission, request_id: str) -> Ticket:
+        """A ticket for a request whose id alone is known.
+
+        Raises:
+            UnreachableError: ask again.
+            InputError: the service does not know it.
+        """
+        ticket = self._ticket_of(submission, request_id)
+        reply = await self._ask("GET", ticket.status_url)
+        if reply.status_code == 404:
+            raise InputError(
+                f"{self.name} knows no request {request_id} of {submission.endpoint}. Copy its id from {self.name}'s own pages."
+            )
+        return ticket
+
+    @staticmethod
+    def _ticket_of(submission: Submission, request_id: str) -> Ticket:
         """A ticket made by fal's rule: the URLs name owner and app alone, whatever path the endpoint has below them."""
         owner, app, *_ = submission.endpoint.split("/")
         job = f"/{owner}/{app}/requests/{request_id}"

@@ -15,6 +15,7 @@ import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..config import Config
 from ..errors import (
     AccountError,
     GenerationError,
+    InputError,
     RejectedError,
     ResultError,
     TrellisError,
@@ -41,6 +43,7 @@ _PATIENCE = 4
 _QUOTA = ("credits", "quota", "balance", "paymentrequired")
 _ACCOUNT = ("apikey", "unauthorized", "forbidden", "permission", "tokenexpired", "accountsuspended")
 _BUSY = ("ratelimit",)
+_REFUSED = (401, 402, 403)  # HTTP: key or account, whatever was asked
 _MISSING = ("notfound", "expired")
 _CONTENT = ("content", "prompt", "imageblocked", "moderation", "nsfw")
 _WRONG = ("invalid", "missing", "conflict", "duplicate", "unsupported", "value", "array", "max")
@@ -114,7 +117,7 @@ class RunwareService:
         task = {**_task("mediaStorage"), "operation": "upload", "media": inline}
         answer = await self._ask(task)
         if answer.errors:
-            raise _refusal(answer.errors[0], task["taskUUID"])
+            raise _refusal(answer.errors[0], task["taskUUID"], answer.status)
         media = answer.data[0].get("mediaUUID") if answer.data else None
         if not isinstance(media, str):
             raise UnreachableError("Runware's storage named no upload.")
@@ -184,8 +187,18 @@ class RunwareService:
         return Ticket(submission.key, results=int(submission.body.get("numberResults", 1)))
 
     async def adopt(self, submission: Submission, request_id: str) -> Ticket:
-        """A ticket for the task with this UUID."""
-        return Ticket(request_id, results=int(submission.body.get("numberResults", 1)))
+        """A ticket for the task with this UUID.
+
+        Raises:
+            UnreachableError: ask again.
+            InputError: Runware does not know it.
+        """
+        ticket = await self.find(replace(submission, key=request_id), frozenset())
+        if ticket is None:
+            raise InputError(
+                f"Runware knows no task {request_id}. Copy its UUID from my.runware.ai."
+            )
+        return ticket
 
     async def _state(self, task_uuid: str) -> _Answer:
         """What Runware says about a task.
@@ -199,7 +212,7 @@ class RunwareService:
             error
             for error in answer.errors
             if error.get("status") == "error"
-            or not (answer.refused or _is(error, (*_QUOTA, *_ACCOUNT, *_BUSY)))
+            or not (answer.status in _REFUSED or _is(error, (*_QUOTA, *_ACCOUNT, *_BUSY)))
         ]
         if not answer.items(task_uuid) and not about_us:
             said = _words(answer.errors[0]) if answer.errors else "nothing"
@@ -276,7 +289,7 @@ class RunwareService:
         task = self._task_of(submission) | {"taskUUID": str(uuid.uuid4())}
         answer = await self._ask(task, headers={"X-Runware-Dry-Run": "1"})
         if answer.errors:
-            raise _refusal(answer.errors[0], task["taskUUID"])
+            raise _refusal(answer.errors[0], task["taskUUID"], answer.status)
         cost = _cost(answer.data)
         return cost["amount"] if cost else None
 
@@ -290,7 +303,7 @@ class RunwareService:
         # The answer holds names and addresses of the team: nothing of it is kept or logged
         answer = await self._ask({**_task("accountManagement"), "operation": "getDetails"})
         if answer.errors:
-            raise _refusal(answer.errors[0], None)
+            raise _refusal(answer.errors[0], None, answer.status)
         balance = answer.data[0].get("balance") if answer.data else None
         told = balance if isinstance(balance, dict) else {"amount": balance}
         amount = told.get("amount")
@@ -301,14 +314,14 @@ class RunwareService:
 
 
 class _Answer:
-    """The envelope of an answer: `data` and `errors`, each a list of objects. `refused`: whoever asked may not."""
+    """The envelope of an answer: `data` and `errors`, each a list of objects; `status` is its HTTP status."""
 
     def __init__(
-        self, data: list[dict[str, Any]], errors: list[dict[str, Any]], *, refused: bool = False
+        self, data: list[dict[str, Any]], errors: list[dict[str, Any]], status: int = 200
     ) -> None:
         self.data = data
         self.errors = errors
-        self.refused = refused
+        self.status = status
 
     @classmethod
     def read(cls, reply: httpx.Response) -> _Answer | None:
@@ -317,8 +330,7 @@ class _Answer:
         if answer is None or not {"data", "errors", "error"} & answer.keys():
             return None
         errors = _objects(answer.get("errors")) + _objects(answer.get("error"))
-        refused = reply.status_code in (401, 402, 403)
-        return cls(_objects(answer.get("data")), errors, refused=refused)
+        return cls(_objects(answer.get("data")), errors, reply.status_code)
 
     def as_dict(self) -> dict[str, Any]:
         return {"data": self.data, "errors": self.errors}

@@ -258,7 +258,12 @@ def test_urls_on_another_host_are_not_followed(
             RejectedError,
             "texture_size: must be less",
         ),
-        (429, {"detail": "queue full"}, UnreachableError, "queue full. Nothing was taken on; try again"),
+        (
+            429,
+            {"detail": "queue full"},
+            UnreachableError,
+            "queue full. Nothing was taken on; try again",
+        ),
         (503, {"detail": "CUDA error: out of memory"}, UnreachableError, "out of memory"),
         (500, {"detail": "Internal Server Error"}, UnreachableError, "Internal Server Error"),
     ],

@@ -10,8 +10,8 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,12 +23,14 @@ import pytest
 from gate import Gate
 from services import fault_table as table
 from services.fault_table import (
+    BALANCE,
     CANCEL,
     DOWNLOAD,
     POLL,
     PRICE,
     RESULT,
     SUBMIT,
+    Act,
     Asks,
     At,
     Cancels,
@@ -72,11 +74,12 @@ COLUMNS = {
         settings={"queue": ("fal_queue_url", ""), "api": ("fal_api_url", "/v1")},
         steps={
             SUBMIT: ("queue", "^POST /fal-ai/", 0),
-            POLL: ("queue", r"^GET .*/status\?logs=1", 0),
+            POLL: ("queue", "^GET .*/status", 0),
             RESULT: ("queue", "^GET .*/requests/[^/]+$", 0),
             CANCEL: ("queue", "^PUT", 0),
             DOWNLOAD: ("queue", "^GET /own/", 0),
             PRICE: ("api", "^GET /v1/models/pricing", 0),
+            BALANCE: ("api", "^GET /v1/account/billing", 0),
         },
         scheme="Key",
         charge=0.30,
@@ -89,6 +92,7 @@ COLUMNS = {
             POLL: ("api", " getResponse$", 0),
             RESULT: ("api", " getResponse$", 2),  # at work, done, and once more for the result
             PRICE: ("api", " dry run$", 0),
+            BALANCE: ("api", " accountManagement$", 0),
         },
         scheme="Bearer",
         charge=0.0256,
@@ -151,7 +155,9 @@ class Stage:
         self.key = self.config.fal_key if service == "fal" else self.config.runware_key
         self.pauses: list[float] = []
         self._gates: dict[str, Gate] = {}
-        self._request = Request(self.column.endpoint, [picture], {"seed": 7})
+        self.request = Request(self.column.endpoint, [picture], {"seed": 7})
+        # Called when the job has ended, before the runner is closed
+        self.look: Callable[[], object] = lambda: None
         self._cancels: list[tuple[threading.Event, threading.Event]] = []
         self._hurry()
 
@@ -168,7 +174,23 @@ class Stage:
 
     def play(self, cell: Cell) -> Played:
         """Let a job meet a fault, to its end."""
-        acts = cell[:-1]
+        with self.set_up(cell[:-1]):
+            return self.start()
+
+    def start(self) -> Played:
+        """Carry the job out."""
+        with closing(Runner(self.config)) as runner:
+            return self._follow(runner, runner.submit(self.request, table.JOB))
+
+    def resume(self) -> Played:
+        """Go on with what is left of the job, in another runner."""
+        with closing(Runner(self.config)) as runner:
+            (job,) = runner.resume()
+            return self._follow(runner, job.id)
+
+    @contextmanager
+    def set_up(self, acts: Sequence[Act]) -> Iterator[None]:
+        """The service with what goes wrong there; `config` leads to it."""
         with ExitStack() as opened:
             self._elsewhere = opened.enter_context(Elsewhere(self.file))
             self._host = opened.enter_context(FileHost(self.file))
@@ -178,15 +200,13 @@ class Stage:
                 self.config = replace(self.config, **{setting: gate.url + path})
             for act in acts:
                 self._arrange(act, opened)
-            runner = Runner(self.config)
-            opened.callback(runner.close)
-            return self._carry_out(runner)
+            yield
 
-    def _carry_out(self, runner: Runner) -> Played:
+    def _follow(self, runner: Runner, job_id: str) -> Played:
         events: list[Event] = []
         error = None
-        job_id = runner.submit(self._request, table.JOB)
-        for reached, go_on in self._cancels:
+        while self._cancels:
+            reached, go_on = self._cancels.pop(0)
             assert reached.wait(WAIT)
             runner.cancel(job_id)
             go_on.set()
@@ -194,6 +214,7 @@ class Stage:
             runner.wait(job_id, events.append, WAIT)
         except TrellisError as caught:
             error = caught
+        self.look()
         host, pattern, _ = self.column.steps[SUBMIT]
         job = runner.journal.get(job_id)
         return Played(
@@ -221,9 +242,9 @@ class Stage:
                     assert hasattr(self.standin.script, name)
                     setattr(self.standin.script, name, value)
             case Asks(parameters=parameters, max_cost=max_cost):
-                self._request = replace(
-                    self._request,
-                    parameters={**self._request.parameters, **parameters},
+                self.request = replace(
+                    self.request,
+                    parameters={**self.request.parameters, **parameters},
                     max_cost=max_cost,
                 )
             case At(step, what, times, point, skip):
@@ -241,8 +262,6 @@ class Stage:
                 self.config = replace(self.config, **changes)
             case Limit(length):
                 self._patch.setattr(wire, "MAX_RESULT_BYTES", length)
-            case _:
-                raise AssertionError(act)
 
     def _cancel(self, act: Cancels) -> None:
         go_on = threading.Event()

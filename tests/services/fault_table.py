@@ -20,7 +20,7 @@ from services.standin import Reply
 
 # Steps of a job: requests of these kinds. RESULT is the question that follows the one which said that it is done
 SUBMIT, POLL, RESULT, CANCEL, PRICE = "submit", "poll", "result", "cancel", "price"
-DOWNLOAD = "download"
+DOWNLOAD, BALANCE = "download", "balance"
 DROP, RESET = "drop", "reset"  # the connection ends; the connection breaks (TCP's RST)
 ALWAYS = 10**9
 

@@ -17,9 +17,6 @@ import pytest
 from harness import run_trellis
 from PIL import Image
 from scene import glbs
-from services.fal_standin import FalStandIn
-from services.runware_standin import RunwareStandIn
-from services.standin import Call
 
 from blender_trellis import api
 from blender_trellis.config import Config
@@ -30,6 +27,9 @@ from blender_trellis.generation.runner import Request, Runner
 from blender_trellis.services import check_key, sidecar
 from blender_trellis.services.queue import QueueService
 from blender_trellis.services.runware import RunwareService
+from services.fal_standin import FalStandIn
+from services.runware_standin import RunwareStandIn
+from services.standin import Call
 
 JOB = "bd373968-8512-4315-a95f-95a4401fea3e"
 URL = "https://example.com/pictures/front%20view.png"
@@ -768,7 +768,7 @@ def test_jobs_that_need_the_same_picture_at_once_share_one_upload(
 
 
 def _wait_for_all(runner: Runner, jobs: list[str]) -> None:
-    """Until every job is ready; `Runner.wait` would pass over the events of the others."""
+    """Until every job is ready, in whatever order."""
     left = set(jobs)
     while left:
         event = runner.events.get(timeout=WAIT)
