@@ -5,20 +5,31 @@ from __future__ import annotations
 
 import os
 import tempfile
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+
+from blender_trellis.config import Config
+from blender_trellis.services import sidecar
 from scene import glbs
 from services import fal_standin, runware_standin
 from services.fal_standin import FalStandIn
 from services.runware_standin import RunwareStandIn
 
-from blender_trellis.config import Config
-from blender_trellis.services import sidecar
-
 HOME_NAME = "Zuhause mit Größe 家"
+
+
+def pytest_unconfigure() -> None:
+    """Let go of Blender's types before Python ends.
+
+    Blender 4.2's own glTF exporter writes `typing.Tuple[bpy.types.FCurve]`. Typing's caches keep that, and with it `bpy`,
+    which as a module crashes when it is freed after Python: a script that imports it and exports is enough.
+    """
+    for forget in typing._cleanups:  # type: ignore[attr-defined]
+        forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

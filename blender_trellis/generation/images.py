@@ -138,9 +138,8 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _convert(image: Image.Image, max_side: int) -> Image.Image:
     """The first frame, upright, in sRGB, 8 bits a channel, alpha kept if it hides anything."""
     profile = image.info.get("icc_profile")
-    image.draft(
-        "RGB", (max_side, max_side)
-    )  # lets the JPEG decoder skip most of a much larger picture
+    # Lets the JPEG decoder skip most of a much larger picture
+    image.draft("RGB", (max_side, max_side))
     picture = ImageOps.exif_transpose(image)
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _to_8_bit(picture)

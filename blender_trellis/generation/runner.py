@@ -126,9 +126,8 @@ class Runner:
         for service in self._services.values():
             await service.close()
         await self._loop.shutdown_default_executor()
-        await asyncio.sleep(
-            0.01
-        )  # a closed connection lets go of its socket in the loop's next turns
+        # A closed connection lets go of its socket in the loop's next turns
+        await asyncio.sleep(0.01)
 
     def submit(self, request: Request, job_id: str | None = None) -> str:
         """Start a request; returns the id that its events and its row in the journal carry: a new one, or the UUID given.
@@ -317,9 +316,8 @@ class Runner:
         try:
             job = await asyncio.shield(preparing)
         except asyncio.CancelledError:
-            await (
-                preparing
-            )  # a thread cannot be stopped: its row must be there before it is cancelled, or kept
+            # A thread cannot be stopped: its row must be there before it is cancelled, or kept
+            await preparing
             raise
         self._tell(job)
         await self._carry(job)
@@ -565,9 +563,8 @@ class Runner:
         if not files:
             raise ResultError(" ".join(failures), request_id=job.request_id, cost=outcome.cost)
         job = self.journal.move(job.id, State.READY, **_told(job, outcome, files, failures))
-        with contextlib.suppress(
-            TrellisError, TimeoutError
-        ):  # it would only keep its copy for longer
+        # Where this fails the service only keeps its copy for longer
+        with contextlib.suppress(TrellisError, TimeoutError):
             await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
         self._tell(job, fraction=1.0, message=job.error["message"] if job.error else "Ready")
 

@@ -16,7 +16,6 @@ The one road, whoever calls: a second Blender imports and repairs the GLB and wr
     append.py       the main thread's part
         append(blend, *, scene, location=None, view_layer=None, select=True) -> list[Object]
         beside(objects) -> Vector                      where the next of several models stands
-        push_undo(message)                             for callers without an undo step of their own (timers)
     retexture.py    an object's mesh to a service and back
         export(obj, glb) -> Sent                       world space, modifiers applied
         put_back(objects, target, sent)                the appended model becomes the object's mesh

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The only part of an import that the user's Blender does itself, in hundredths of a second: append, place, select.
 
-It all appears or nothing does. Undo: an operator with the UNDO option has its own step; a timer has none and calls
-`push_undo` after `append`.
+It all appears or nothing does. The undo step is the caller's matter.
 """
 
 from __future__ import annotations
@@ -53,12 +52,6 @@ def beside(objects: list[Object]) -> Vector:
     """Where the next one of several models stands: to the right of this one, just appended, with a gap; scene units."""
     sides = [corner[0] for obj in objects if obj.type == "MESH" for corner in obj.bound_box]
     return Vector(objects[0].location) + Vector(((max(sides) - min(sides)) * _GAP, 0, 0))
-
-
-def push_undo(message: str) -> None:
-    """Make what happened since the last step one undo step. For callers outside an operator."""
-    if bpy.ops.ed.undo_push.poll():
-        bpy.ops.ed.undo_push(message=message)
 
 
 def _load(blend: Path) -> Collection:

@@ -56,6 +56,9 @@ class Ticket:
         return asdict(self)
 
 
+AT_WORK = "generating"  # the stage of a job at a service that tells no stages
+
+
 @dataclass(frozen=True)
 class Status:
     """How far a service is. `fraction` is 0 to 1, None where the service does not tell."""

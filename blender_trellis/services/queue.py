@@ -29,7 +29,7 @@ from ..errors import (
     UncertainError,
     UnreachableError,
 )
-from . import Account, Made, Outcome, Status, Submission, Ticket, wire
+from . import AT_WORK, Account, Made, Outcome, Status, Submission, Ticket, wire
 
 _STATES = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
 _IMAGE_KEYS = ("image_url", "image_urls")
@@ -197,7 +197,9 @@ class QueueService:
         if answer is None or reply.status_code >= 300 or not isinstance(state, str):
             raise wire.later(reply, f"{self.name} answered without a state: {said(reply)}.")
         return Status(
-            completed=state == "COMPLETED", message=_message(answer, state), **_progress(answer)
+            completed=state == "COMPLETED",
+            message=_message(answer, state),
+            **_progress(answer, state),
         )
 
     async def result(self, ticket: Ticket) -> Outcome:
@@ -330,11 +332,11 @@ def _message(answer: dict[str, Any], state: str) -> str:
     return str(last.get("message", "")) if isinstance(last, dict) else ""
 
 
-def _progress(answer: dict[str, Any]) -> dict[str, Any]:
+def _progress(answer: dict[str, Any], state: str) -> dict[str, Any]:
     """What the sidecar says beyond fal: stage, step, steps, fraction."""
     progress = answer.get("progress")
     if not isinstance(progress, dict):
-        return {}
+        return {"stage": AT_WORK if state == "IN_PROGRESS" else ""}
     fraction = progress.get("fraction")
     return {
         "stage": str(progress.get("stage", "")),

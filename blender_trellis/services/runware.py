@@ -32,7 +32,7 @@ from ..errors import (
     UncertainError,
     UnreachableError,
 )
-from . import Account, Made, Outcome, Status, Submission, Ticket, wire
+from . import AT_WORK, Account, Made, Outcome, Status, Submission, Ticket, wire
 
 # A synchronous request is held open while the model is computed
 _PATIENT = httpx.Timeout(300, connect=10)
@@ -239,8 +239,10 @@ class RunwareService:
         completed = not open_items and bool(errors or ended >= ticket.results)
         told = [item["progress"] for item in open_items if _is_number(item.get("progress"))]
         done = ended + sum(min(max(percent, 0), 100) / 100 for percent in told)
+        at_work = any(item.get("status") == "processing" for item in open_items)
         return Status(
             completed=completed,
+            stage=AT_WORK if at_work else "",
             fraction=min(done / max(ticket.results, 1), 1.0) if done or completed else None,
             message=f"{ended} of {ticket.results} done" if ticket.results > 1 else "At work",
         )

@@ -8,6 +8,7 @@ orders.py           from those settings to an order, or what is missing for one
 pictures.py         Blender images as files to send      previews.py   small pictures to show
 pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
 arrivals.py         results on their way into a scene
+money.py            estimates and what was spent, in words
 operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
 """
 
@@ -27,13 +28,22 @@ _commands: list[Any] = []
 
 def _classes() -> list[Any]:
     """Everything to register, in order."""
-    from . import operators, operators_images, panels, panels_jobs, preferences, properties
+    from . import (
+        operators,
+        operators_images,
+        operators_services,
+        panels,
+        panels_jobs,
+        preferences,
+        properties,
+    )
 
     return [
         preferences.TRELLIS_AddonPreferences,
         *properties.CLASSES,
         *operators_images.CLASSES,
         *operators.CLASSES,
+        *operators_services.CLASSES,
         *panels.CLASSES,
         *panels_jobs.CLASSES,
     ]

@@ -193,7 +193,7 @@ class Arrivals:
         now.since = now.since or time.monotonic()
         if not undisturbed(time.monotonic() - now.since):
             return None
-        now.location = place(prepared, scene, now.wish, now.location, now.job.title)
+        now.location = place(prepared, scene, now.wish, now.location)
         return True
 
     def _ask(self, now: _Arrival, scene: bpy.types.Scene) -> Future[None]:
@@ -257,23 +257,32 @@ def place(
     scene: bpy.types.Scene,
     wish: dict[str, Any],
     location: Sequence[float],
-    title: str,
 ) -> Sequence[float]:
     """Bring a model into `scene` as one undo step: as the mesh of the object that it was wished for, or else at `location`.
 
-    Returns where a further one stands. A timer has neither a window nor an undo step of its own.
+    Returns where a further one stands.
     """
-    from ..scene.append import append, beside, push_undo
+    from ..scene.append import append, beside
     from ..scene.retexture import put_back
 
     windows = bpy.context.window_manager.windows
-    window = next((each for each in windows if each.scene == scene), None)
-    window = window or (windows[0] if windows else None)
-    with bpy.context.temp_override(window=window):
-        target = find_object(wish, scene)
-        objects = append(prepared.blend, scene=scene, location=location, select=target is None)
-        further = beside(objects)[:]
-        if target:
-            put_back(objects, target, wish["object"]["sent"])
-        push_undo(f"Retexture {target.name}" if target else f"Generate {title}")
+    layer = next((each.view_layer for each in windows if each.scene == scene), None)
+    target = find_object(wish, scene)
+    objects = append(
+        prepared.blend, scene=scene, location=location, view_layer=layer, select=target is None
+    )
+    further = beside(objects)[:]
+    if target:
+        put_back(objects, target, wish["object"]["sent"])
+    push_undo()
     return further
+
+
+def push_undo() -> None:
+    """Make what happened since the last step one undo step; a timer has none of its own.
+
+    Not by `ed.undo_push`: that needs a window, which a timer has only under `temp_override`; and an operator under such an
+    override reads Python's data without the GIL if another thread has it at that moment (`PyC_IsInterpreterActive`, with
+    Python 3.11 and older), and Blender crashes.
+    """
+    bpy.ops.trellis.undo_step("EXEC_DEFAULT", True)

@@ -13,19 +13,26 @@ from ..generation.job import ENDED, Event, Job, State
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..generation.journal import Spent
+
 _WORDS = {
     State.PREPARED: "Preparing",
     State.SUBMITTING: "Sending",
     State.RUNNING: "Waiting",
     State.DOWNLOADING: "Downloading",
+    State.UNCERTAIN: "Asking",
 }
+# The services whose class says that it is not `cancellable`; asking the class would import their packages
+_NO_CANCEL = {"runware"}
+ASKING = "Asking…"  # what a key says until its service has answered
 
 
 @dataclass
 class JobView:
-    """One job. `picture` is the path of its first input picture; `error` is what to tell the user, "" while all is well.
+    """One job. `picture` is the path of its first input picture; `error` is what to tell the user, "" while all is well, and
+    `parameter` the documented name of the parameter to blame for it.
 
-    `importing`: its model is on the way into a scene. `stopped`: nobody works on it until the next start.
+    `importing`: its model is on the way into a scene. `stopped`: nobody works on it until it is resumed, or the next start.
     """
 
     id: str
@@ -38,6 +45,7 @@ class JobView:
     fraction: float | None = None
     message: str = ""
     error: str = ""
+    parameter: str = ""
     request_id: str = ""
     picture: str = ""
     files: list[str] = field(default_factory=list)
@@ -53,8 +61,23 @@ class JobView:
     @property
     def at_work(self) -> bool:
         """Whether something still happens to it by itself."""
-        ended = self.state in ENDED or self.state is State.UNCERTAIN
-        return self.importing or not (ended or self.stopped)
+        return self.importing or not (self.state in ENDED or self.stopped)
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether it may be at the service, and only the user can say what to do."""
+        return self.stopped and self.state is State.UNCERTAIN
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can go on where it stopped."""
+        at_service = (State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
+        return self.stopped and self.state in at_service
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether its service can call it off; else one can only stop waiting for it."""
+        return schemas().get(self.endpoint, {}).get("service") not in _NO_CANCEL
 
     @property
     def progress(self) -> str:
@@ -76,12 +99,17 @@ class JobView:
 
 
 class Board:
-    """All jobs that the panel shows, newest first. `dirty` says that a redraw is due, `fault` why nothing works at all."""
+    """All jobs that the panel shows, newest first. `dirty` says that a redraw is due, `fault` why nothing works at all.
+
+    `spent` is what was spent, by month and service; `keys` what each service says of its key, in words.
+    """
 
     def __init__(self) -> None:
         self.views: dict[str, JobView] = {}
         self.dirty = False
         self.fault = ""
+        self.spent: list[Spent] = []
+        self.keys: dict[str, str] = {}
 
     def add(self, view: JobView) -> JobView:
         """Show a job, above the ones that are there."""
@@ -103,7 +131,6 @@ class Board:
             return
         view.title, view.files = job.title, list(job.files)
         view.request_id = job.request_id or ""
-        view.error = job.error["message"] if job.error else view.error
         view.picture = str(inputs / job.images[0]) if job.images else ""
         self.dirty = True
 
@@ -117,20 +144,40 @@ class Board:
         view.stage, view.step, view.steps = event.stage, event.step, event.steps
         view.fraction = event.fraction
         view.message = event.message or view.message
-        if event.error:
-            view.error, view.stopped = event.error["message"], True
-            view.request_id = event.error.get("request_id") or view.request_id
+        error = event.error or {}
+        view.stopped, view.error = bool(error), error.get("message", "")
+        view.parameter = error.get("parameter", "")
+        view.request_id = error.get("request_id") or view.request_id
         if event.state is State.CANCELLED:
             del self.views[event.job_id]
         self.dirty |= view.drawn() != before
 
     def fail(self, job_id: str, message: str) -> None:
-        """A job cannot go on, for a reason of this side."""
+        """A job cannot go on, for a reason of this side; one that the runner never got has failed."""
         view = self.views.get(job_id)
         if view:
             view.error, view.importing, view.stopped = message, False, True
-            view.state = view.state if view.files else State.FAILED
+            view.state = State.FAILED if view.state is State.PREPARED else view.state
             self.dirty = True
+
+    def note(self, job_id: str, message: str) -> None:
+        """Something to be read about a job that went well."""
+        view = self.views.get(job_id)
+        if view:
+            view.error, self.dirty = message, True
+
+    def take_up(self, job_id: str) -> None:
+        """Somebody works again on a job that had stopped."""
+        view = self.views.get(job_id)
+        if view:
+            view.error, view.parameter, view.message, view.stopped = "", "", "", False
+            view.stage, view.step, view.steps, view.fraction = "", 0, 0, None
+            self.dirty = True
+
+    def blamed(self, endpoint: str) -> set[str]:
+        """The parameters of `endpoint`, by documented name, that jobs which are shown have failed for."""
+        shown = (view for view in self.jobs() if view.endpoint == endpoint and not view.at_work)
+        return {view.parameter for view in shown if view.parameter}
 
     def set_importing(self, job_id: str, importing: bool) -> None:
         """Its model begins or ends being brought into a scene."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..endpoints import prices
-from . import properties
+from . import preferences, properties
 
 if TYPE_CHECKING:
     from ..generation.journal import Spent
@@ -37,15 +37,16 @@ def about(cost: prices.Estimate) -> str:
 
 
 def this_month(spent: Iterable[Spent]) -> list[str]:
-    """What was spent since the month began, a line for each service: "fal: about $1.20 for 4 models"."""
+    """What was spent since the month began, a line for each service: "fal: about $1.20, 4 jobs"."""
     month = time.strftime("%Y-%m")
     return [_line(each) for each in spent if each.month == month]
 
 
 def _line(spent: Spent) -> str:
     about = "about " if spent.estimate else ""
-    models = "1 model" if spent.jobs == 1 else f"{spent.jobs} models"
-    return f"{SERVICES[spent.service]}: {about}{in_words(spent.amount, spent.currency)} for {models}"
+    jobs = "1 job" if spent.jobs == 1 else f"{spent.jobs} jobs"
+    name = preferences.SERVICES.get(spent.service, spent.service)
+    return f"{name}: {about}{in_words(spent.amount, spent.currency)}, {jobs}"
 
 
 def accepted(account: Account) -> str:

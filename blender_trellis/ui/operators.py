@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Operators on jobs, results and parameters; those on the list of images are in `operators_images.py`.
+"""Operators on jobs, results and parameters; those on the list of images are in `operators_images.py`, those for what can go
+wrong at a service in `operators_services.py`.
 
 In a window nothing here waits. In background mode, where no timer runs, generating and importing block.
 """
@@ -12,7 +13,7 @@ from bpy.props import StringProperty
 
 from ..endpoints.schema import schemas
 from ..errors import TrellisError
-from . import orders, properties, pump
+from . import money, orders, preferences, properties, pump
 
 
 def waits() -> bool:
@@ -39,6 +40,20 @@ class _Order:
     def _asked(self, scene: bpy.types.Scene) -> str:
         """The endpoint that is to make it."""
         raise NotImplementedError
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Ask before much is spent; scripts call `execute`, and are not asked."""
+        cost = money.estimate(context.scene.trellis, self._asked(context.scene))
+        if cost is None or cost.amount <= preferences.ask_above():
+            return self.execute(context)
+        asked = context.window_manager.invoke_confirm(
+            self,
+            event,
+            title=f"{self.bl_label}?",
+            message=f"{money.about(cost)}.",
+            confirm_text=f"Spend {money.in_words(cost.amount)}",
+        )
+        return set(asked)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
@@ -122,12 +137,22 @@ def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
                 height=wish["height"],
                 metres_per_unit=scene.unit_settings.scale_length,
             )
-            location = place(worker.wait(), scene, wish, location, job.title)
+            location = place(worker.wait(), scene, wish, location)
     pump.get().fulfil(job.id)
     pump.get().settled()
 
 
-class _JobOperator:
+class TRELLIS_OT_undo_step(bpy.types.Operator):
+    bl_idname = "trellis.undo_step"
+    bl_label = "Place Generated Model"
+    bl_description = "The step in the undo history for a model that was just brought into the scene"
+    bl_options = {"INTERNAL", "UNDO"}
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        return {"FINISHED"}
+
+
+class JobOperator:
     """What acts on one job, which its button names."""
 
     job_id: StringProperty(
@@ -174,12 +199,22 @@ class _JobOperator:
         raise NotImplementedError
 
 
-class TRELLIS_OT_cancel(_JobOperator, bpy.types.Operator):
+class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.cancel"
     bl_label = "Cancel Generation"
     bl_description = "Stop making this model. What a service has done by then may be charged"
     bl_options = {"REGISTER"}
     _none = "No model is being made"
+
+    @classmethod
+    def description(cls, _context: bpy.types.Context, given: Any) -> str:
+        view = pump.get().board.views.get(given.job_id)
+        if view is None or view.cancellable:
+            return ""  # then Blender shows `bl_description`
+        return (
+            f"Stop waiting for this model. {view.service} cannot cancel: it goes on there and is charged, and can be "
+            "collected with Resume"
+        )
 
     @staticmethod
     def _fits(view: Any) -> bool:
@@ -189,7 +224,7 @@ class TRELLIS_OT_cancel(_JobOperator, bpy.types.Operator):
         pump.get().cancel(job_id)
 
 
-class TRELLIS_OT_import_result(_JobOperator, bpy.types.Operator):
+class TRELLIS_OT_import_result(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.import_result"
     bl_label = "Import Generated Model"
     bl_description = "Put this model into the scene, at the 3D cursor"
@@ -210,7 +245,7 @@ class TRELLIS_OT_import_result(_JobOperator, bpy.types.Operator):
             pump.get().bring(job_id, wish)
 
 
-class TRELLIS_OT_forget(_JobOperator, bpy.types.Operator):
+class TRELLIS_OT_forget(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.forget"
     bl_label = "Remove Model from Results"
     bl_description = "Take this model off the list. Its file stays in the results folder"
@@ -228,7 +263,7 @@ class TRELLIS_OT_forget(_JobOperator, bpy.types.Operator):
         pump.get().forget(job_id)
 
 
-class TRELLIS_OT_dismiss(_JobOperator, bpy.types.Operator):
+class TRELLIS_OT_dismiss(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.dismiss"
     bl_label = "Dismiss Failed Generation"
     bl_description = "Show this failed job no longer"
@@ -243,7 +278,7 @@ class TRELLIS_OT_dismiss(_JobOperator, bpy.types.Operator):
         pump.get().dismiss(job_id)
 
 
-class TRELLIS_OT_copy_error(_JobOperator, bpy.types.Operator):
+class TRELLIS_OT_copy_error(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.copy_error"
     bl_label = "Copy Generation Error"
     bl_description = "Copy the whole message, with the ids that a service's support asks for"
@@ -314,6 +349,7 @@ class TRELLIS_OT_new_seed(bpy.types.Operator):
 CLASSES = (
     TRELLIS_OT_generate,
     TRELLIS_OT_retexture,
+    TRELLIS_OT_undo_step,
     TRELLIS_OT_cancel,
     TRELLIS_OT_import_result,
     TRELLIS_OT_forget,

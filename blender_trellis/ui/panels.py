@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 
 from ..endpoints.schema import Schema, schemas
-from . import orders, preferences, properties, pump
+from . import money, orders, preferences, properties, pump
 from .text import wrapped
 
 # In the panel itself, in this order; all others are in their stage's section
@@ -81,18 +81,21 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
         locked = settings.seed_locked
         number = seed.row(align=True)
         number.active = locked  # else another one is drawn when the button is pressed
+        blamed = pump.get().board.blamed(settings.endpoint)
+        number.alert = properties.seed_name(settings.endpoint) in blamed
         number.prop(settings, "seed")
         seed.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
         seed.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
-        _draw_up_front(column, settings)
+        _draw_up_front(column, settings, blamed)
         _draw_generate(layout, context, scene)
         for stage in STAGES:
-            _draw_stage(layout, settings, stage)
+            _draw_stage(layout, settings, stage, blamed)
         header, body = layout.panel("TRELLIS_scene", default_closed=True)
         header.label(text="In the Scene")
         if body:
             body.use_property_split, body.use_property_decorate = True, False
             body.prop(settings, "height")
+        _draw_costs(layout)
 
 
 def _draw_images(layout: Any, context: Any, settings: Any) -> None:
@@ -132,12 +135,14 @@ def _draw_images(layout: Any, context: Any, settings: Any) -> None:
     order.operator("trellis.move_image", text="", icon="TRIA_DOWN").direction = "DOWN"
 
 
-def _draw_up_front(layout: Any, settings: Any) -> None:
+def _draw_up_front(layout: Any, settings: Any, blamed: set[str]) -> None:
     group = properties.group_of(settings, settings.endpoint)
-    known = {prop["name"] for _, prop in properties.parameters_of(settings.endpoint)}
+    known = {prop["name"]: wire for wire, prop in properties.parameters_of(settings.endpoint)}
     for name in _UP_FRONT:
         if name in known:
-            layout.row(align=True).prop(group, name, expand=True)
+            row = layout.row(align=True)
+            row.alert = known[name] in blamed
+            row.prop(group, name, expand=True)
 
 
 def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
@@ -146,6 +151,12 @@ def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
     row.scale_y = 1.6
     row.enabled = not orders.missing(scene)
     row.operator("trellis.generate", text="Generate", icon="PLAY")
+    cost = money.estimate(scene.trellis, scene.trellis.endpoint)
+    if cost:
+        quiet = layout.column(align=True)
+        quiet.active = False
+        for line in wrapped(context, money.about(cost)):
+            quiet.label(text=line)
     if not why:
         return
     column = layout.column(align=True)
@@ -158,37 +169,56 @@ def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
         column.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
 
 
-def _draw_stage(layout: Any, settings: Any, stage: str) -> None:
-    """A section, closed by default, with the stage's parameters; the advanced ones in a section of their own."""
-    here = [
-        prop
-        for _, prop in properties.parameters_of(settings.endpoint)
+def _draw_costs(layout: Any) -> None:
+    lines = money.this_month(pump.get().board.spent)
+    if not lines:
+        return
+    header, body = layout.panel("TRELLIS_costs", default_closed=True)
+    header.label(text="Costs This Month")
+    if body:
+        column = body.column(align=True)
+        for line in lines:
+            column.label(text=line, translate=False)
+
+
+def _draw_stage(layout: Any, settings: Any, stage: str, blamed: set[str]) -> None:
+    """A section, closed by default, with the stage's parameters; the advanced ones in a section of their own.
+
+    What a job has failed for stands out: the row, and the headers of closed sections above it.
+    """
+    here = {
+        wire: prop
+        for wire, prop in properties.parameters_of(settings.endpoint)
         if prop["stage"] == stage and prop["name"] not in _UP_FRONT
-    ]
+    }
     if not here:
         return
     group = properties.group_of(settings, settings.endpoint)
     header, body = layout.panel(f"TRELLIS_{stage}", default_closed=True)
+    header.alert = not blamed.isdisjoint(here)
     header.label(text=stage.capitalize())
-    if any(properties.changed(group, prop) for prop in here):
+    if any(properties.changed(group, prop) for prop in here.values()):
         reset = header.operator("trellis.reset_parameters", text="", icon="LOOP_BACK", emboss=False)
         reset.stage = stage
     if not body:
         return
-    _draw_parameters(body, group, [prop for prop in here if not prop["advanced"]])
-    advanced = [prop for prop in here if prop["advanced"]]
+    advanced = {wire: prop for wire, prop in here.items() if prop["advanced"]}
+    plain = {wire: prop for wire, prop in here.items() if not prop["advanced"]}
+    _draw_parameters(body, group, plain, blamed)
     if advanced:
         header, inner = body.panel(f"TRELLIS_{stage}_advanced", default_closed=True)
+        header.alert = not blamed.isdisjoint(advanced)
         header.label(text="Advanced")
         if inner:
-            _draw_parameters(inner, group, advanced)
+            _draw_parameters(inner, group, advanced, blamed)
 
 
-def _draw_parameters(layout: Any, group: Any, props: list[Schema]) -> None:
+def _draw_parameters(layout: Any, group: Any, props: dict[str, Schema], blamed: set[str]) -> None:
     column = layout.column()
     column.use_property_split, column.use_property_decorate = True, False
-    for prop in props:
+    for wire, prop in props.items():
         row = column.row(align=True)
+        row.alert = wire in blamed
         # Where no default is documented the service's own applies until something is set
         row.active = prop["default"] is not None or group.is_property_set(prop["name"])
         row.prop(group, prop["name"])

@@ -40,17 +40,40 @@ def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
     top = column.row()
     top.label(text=f"{view.title} · {view.service}", translate=False)
     if view.at_work:
-        if not view.importing:
-            top.operator("trellis.cancel", text="", icon="X", emboss=False).job_id = view.id
-        column.progress(factor=view.fraction or 0.0, text=view.progress, translate=False)
-        log = column.row()
-        log.active = False
-        log.label(text=view.message, translate=False)
+        _draw_progress(column, top, view)
     else:
         top.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
         top.operator("trellis.dismiss", text="", icon="X", emboss=False).job_id = view.id
     if view.error:
         _draw_error(layout, context, view)
+    if view.resumable:
+        again = layout.operator("trellis.resume_job", text="Resume", icon="PLAY")
+        again.job_id = view.id
+    if view.uncertain:
+        _draw_choices(layout, view)
+
+
+def _draw_progress(column: Any, top: Any, view: "JobView") -> None:
+    column.progress(factor=view.fraction or 0.0, text=view.progress, translate=False)
+    log = column.row()
+    log.active = False
+    log.label(text=view.message, translate=False)
+    if view.importing:
+        return
+    if view.cancellable:
+        stop = top.operator("trellis.cancel", text="", icon="X", emboss=False)
+    else:  # the tooltip begins with the operator's own name, which promises too much
+        stop = column.operator("trellis.cancel", text="Stop Waiting")
+    stop.job_id = view.id
+
+
+def _draw_choices(layout: Any, view: "JobView") -> None:
+    """What to do about a job that may be at its service."""
+    column = layout.column(align=True)
+    row = column.row(align=True)
+    row.operator("trellis.resume_job", text="Look Again", icon="VIEWZOOM").job_id = view.id
+    row.operator("trellis.send_again", text="Send Again", icon="FILE_REFRESH").job_id = view.id
+    column.operator("trellis.adopt_job", text="Adopt…", icon="LINKED").job_id = view.id
 
 
 def _draw_error(layout: Any, context: Any, view: "JobView") -> None:

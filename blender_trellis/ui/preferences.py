@@ -3,10 +3,10 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import FloatProperty, StringProperty
 
 from .. import __package__ as root
 from .callbacks import preferences_changed
@@ -14,10 +14,10 @@ from .callbacks import preferences_changed
 if TYPE_CHECKING:
     from ..config import Config
 
-ROOT = str(
-    root
-)  # the extension's own name: `bl_ext.user_default.blender_trellis`, or `blender_trellis`
+# The extension's own name: `bl_ext.user_default.blender_trellis`, or `blender_trellis`
+ROOT = str(root)
 
+SERVICES = {"fal": "fal", "runware": "Runware"}  # those with a key, and what people call them
 KEYS = {"fal_key": "FAL_KEY", "runware_key": "RUNWARE_API_KEY"}
 ADDRESSES = {
     "fal_queue_url": "TRELLIS_FAL_QUEUE_URL",
@@ -27,6 +27,8 @@ ADDRESSES = {
     "sidecar_url": "TRELLIS_SIDECAR_URL",
     "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
 }
+
+ASK_ABOVE = 1.0  # US dollars
 
 
 def _secret(name: str, description: str):  # type: ignore[no-untyped-def]  # a deferred property
@@ -60,6 +62,16 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
     runware_url: _address("Runware", "Runware's own")
     sidecar_url: _address("Local Process", "started on this computer when needed")
     sidecar_token: _secret("Local Process Token", "What the server at that address asks for")
+    ask_above: FloatProperty(
+        name="Ask Above (USD)",
+        description="Generate asks before it makes a model that is estimated to cost more than this, in US dollars. "
+        "0 asks whenever something is charged; scripts are never asked",
+        default=ASK_ABOVE,
+        min=0,
+        soft_max=10,
+        precision=2,
+        step=10,
+    )
     results: StringProperty(
         name="Results Folder",
         description="Folder for the models. Empty: the extension's own folder, which Blender deletes "
@@ -68,13 +80,14 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
         update=preferences_changed,
     )
 
-    def draw(self, _context: bpy.types.Context) -> None:
+    def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         layout.use_property_split = True
         column = layout.column()
-        for name, variable in KEYS.items():
-            _draw(column, self, name, variable)
+        for service in SERVICES:
+            _draw_key(column, context, self, service)
         column.separator()
+        column.prop(self, "ask_above")
         column.prop(self, "results")
         if not self.results:
             notice = column.box().column(align=True)
@@ -88,16 +101,34 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
                 _draw(body, self, name, variable)
 
 
-def _draw(
-    layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, name: str, variable: str
-) -> None:
-    """One setting; the environment wins, so then it says that it does."""
+def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None:
+    """A key, a button that tries it, and beneath it what the service said."""
+    from . import pump
+    from .text import wrapped
+
+    name = f"{service}_key"
+    row = _draw(layout, preferences, name, KEYS[name])
+    row.operator("trellis.check_key", text="Check").service = service
+    for line in wrapped(context, pump.get().board.keys.get(service, "")):
+        layout.label(text=line)
+
+
+def _draw(layout: Any, preferences: Any, name: str, variable: str) -> Any:
+    """One setting, and its row; the environment wins, so then it says that it does."""
     overridden = bool(os.environ.get(variable))
     row = layout.row()
-    row.active = not overridden
-    row.prop(preferences, name)
+    setting = row.row()
+    setting.active = not overridden
+    setting.prop(preferences, name)
     if overridden:
         layout.label(text=f"Set by the environment variable {variable}", icon="INFO")
+    return row
+
+
+def ask_above() -> float:
+    """Above which sum Generate asks first, in US dollars."""
+    addon = bpy.context.preferences.addons.get(ROOT)
+    return float(getattr(addon and addon.preferences, "ask_above", ASK_ABOVE))
 
 
 def config() -> "Config":
@@ -116,5 +147,8 @@ def config() -> "Config":
     if ROOT.startswith("bl_ext."):
         home = Path(bpy.utils.extension_path_user(ROOT, path="", create=True))
     return Config.load(
-        home=home, results=Path(bpy.path.abspath(results)) if results else None, **given
+        home=home,
+        results=Path(bpy.path.abspath(results)) if results else None,
+        offline=not bpy.app.online_access,
+        **given,
     )

@@ -201,10 +201,11 @@ def parameters(scene: bpy.types.Scene, endpoint: str | None = None) -> dict[str,
     """What to ask the endpoint for (the chosen one where None): what was changed, and the seed."""
     settings = scene.trellis
     endpoint = endpoint or settings.endpoint
-    return {**chosen(settings, endpoint), _seed_name(endpoint): settings.seed}
+    return {**chosen(settings, endpoint), seed_name(endpoint): settings.seed}
 
 
-def _seed_name(endpoint: str) -> str:
+def seed_name(endpoint: str) -> str:
+    """The documented name of the endpoint's seed."""
     properties = schemas()[endpoint]["properties"]
     return next(documented for documented, prop in properties.items() if prop["name"] == "seed")
 

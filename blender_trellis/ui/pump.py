@@ -8,6 +8,7 @@ only while something is on the way; panels read `board` alone.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..errors import TrellisError
-from . import preferences
+from ..errors import InputError, TrellisError
+from . import jobs, preferences
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from queue import SimpleQueue
 
     from ..generation.job import Event, Job
+    from ..generation.journal import Spent
     from ..generation.runner import Runner
     from .orders import Order
 
@@ -41,10 +43,9 @@ class Pump:
         from queue import SimpleQueue
 
         from .arrivals import Arrivals
-        from .jobs import Board
         from .previews import Previews
 
-        self.board = Board()
+        self.board = jobs.Board()
         self.previews = Previews(wake)
         self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.runner: Runner | None = None
@@ -52,6 +53,7 @@ class Pump:
         self._clerk: ThreadPoolExecutor = ThreadPoolExecutor(1, thread_name_prefix="trellis-clerk")
         self._pending: set[Future[Any]] = set()
         self._opened: Future[None] | None = None
+        self._claimed: set[str] = set()
         self._looked = False
         self._outdated = False
         self._temporary: dict[str, Path] = {}
@@ -68,10 +70,12 @@ class Pump:
         runner = Runner(config)
         claimed = runner.resume()
         ready = [job for job in runner.journal.jobs(SHOWN) if job.state is State.READY]
-        self.runner = runner
+        self._claimed = {job.id for job in claimed if job.state is not State.READY}
         shown = {job.id: job for job in [*claimed, *ready]}.values()
         newest_first = sorted(shown, key=lambda job: job.created, reverse=True)
         self.inbox.put(partial(self.board.load, newest_first, runner.library.inputs))
+        self.runner = runner  # from now on its events are taken, by then for jobs that are shown
+        self._count()
 
     def _hand_over(self, order: Order, job_id: str) -> None:
         """In the clerk's thread: writes what is no file yet, and gives the request to the runner."""
@@ -89,6 +93,22 @@ class Pump:
             mesh = folder / "model.glb"
             mesh.write_bytes(order.mesh)
         runner.submit(Request(order.endpoint, images, order.parameters, order.wish, mesh), job_id)
+
+    def _count(self) -> None:
+        """In the clerk's thread: reads what was spent."""
+        spent = self._running().journal.spent()
+        self.inbox.put(partial(self._show_spent, spent))
+
+    def _try_key(self, service: str, config: Any) -> None:
+        """In the clerk's thread: asks a service what it says of its key."""
+        from ..services import check_key
+        from .money import accepted
+
+        try:
+            words = accepted(check_key(service, config))
+        except TrellisError as error:
+            words = error.message
+        self.inbox.put(partial(self._show_key, service, words))
 
     def _fetch(self, job_id: str, then: Callable[[Job], None]) -> None:
         """In the clerk's thread: reads a job, and has `then` called with it by a tick."""
@@ -138,8 +158,8 @@ class Pump:
 
     # -- What is asked for -----------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Have a runner, with the preferences of this moment if nothing is at work.
+    def start(self) -> bool:
+        """Have a runner, with the preferences of this moment if nothing is at work; whether it is a new one.
 
         Raises:
             InputError: a base URL in the preferences is not one.
@@ -148,19 +168,20 @@ class Pump:
         if failed or (self._outdated and self._opened and not self.at_work):
             self.later(self._shut)
             self._opened = None
-        if self._opened is None:
-            self._outdated, self.board.fault = False, ""
-            self._opened = self.later(partial(self._open, preferences.config()))
+        if self._opened is not None:
+            return False
+        config = preferences.config()
+        self._outdated, self.board.fault = False, ""
+        self._opened = self.later(partial(self._open, config))
+        return True
 
     def submit(self, order: Order) -> str:
         """Start a job and return its id at once."""
-        from .jobs import JobView
-
         self.start()
         job_id = _new_id()
         first = order.pictures[0]
         picture = str(first) if isinstance(first, Path) else ""
-        self.board.add(JobView(job_id, order.title, order.endpoint, picture=picture))
+        self.board.add(jobs.JobView(job_id, order.title, order.endpoint, picture=picture))
         self.later(partial(self._hand_over, order, job_id), job_id)
         self._arrivals.expect()
         return job_id
@@ -180,6 +201,44 @@ class Pump:
             return self._running().wait(job_id)
         finally:
             self._drop_temporary(job_id)
+
+    def resume(self, job_id: str) -> None:
+        """Have a job that stopped go on; an uncertain one is asked for. Nothing is sent twice."""
+        if self.start():  # a new runner takes up everything by itself
+            self.board.take_up(job_id)
+        else:
+            self.go_on(job_id, partial(resume, job_id=job_id))
+
+    def go_on(self, job_id: str, how: Callable[[Runner], Any]) -> None:
+        """Have a job that stopped go on as `how` asks for it, in the clerk's thread."""
+        self.board.take_up(job_id)
+        self.later(lambda: how(self._running()), job_id)
+
+    def carry_on(self, job_id: str, how: Callable[[Runner], Any]) -> Job:
+        """The same, and wait for the job's end: for background mode.
+
+        Raises:
+            TrellisError: it did not end well.
+        """
+        self.start()
+        assert self._opened
+        self._opened.result()
+        if job_id in self._claimed:  # opened now, the runner has taken it up by itself
+            self._claimed.discard(job_id)
+            with contextlib.suppress(TrellisError):
+                return self._running().wait(job_id)
+        how(self._running())
+        return self._running().wait(job_id)
+
+    def check_key(self, service: str) -> None:
+        """Ask a service what it says of its key; the answer comes to the board.
+
+        Raises:
+            InputError: a base URL in the preferences is not one.
+        """
+        config = preferences.config()
+        self.board.keys[service] = jobs.ASKING
+        self.later(partial(self._try_key, service, config))
 
     def job(self, job_id: str) -> Job:
         """A job from the journal, for background mode."""
@@ -231,8 +290,9 @@ class Pump:
             future.exception()
 
     def reconfigure(self) -> None:
-        """The preferences have changed: the next start takes them up."""
+        """The preferences have changed: the next start takes them up, and no key is known to be good."""
         self._outdated = True
+        self.board.keys.clear()
 
     def close(self) -> None:
         """End everything; what is unfinished goes on at the next start."""
@@ -261,7 +321,7 @@ class Pump:
         if not self._looked:
             self._look()
         self._drain(self.inbox, lambda call: call(), until)
-        if self.runner:
+        if self.runner and self.inbox.empty():  # it may hold the jobs that the events are about
             self._drain(self.runner.events, self._take, until)
         self._arrivals.step()
         if self.previews.wanted and time.perf_counter() < until:
@@ -295,7 +355,7 @@ class Pump:
                 return
 
     def _take(self, event: Event) -> None:
-        from ..generation.job import State
+        from ..generation.job import ENDED, State
 
         self.board.take(event)
         folder = self._temporary.pop(event.job_id, None)
@@ -306,6 +366,8 @@ class Pump:
         if event.state is State.READY:
             self.board.set_importing(event.job_id, True)
             self.later(partial(self._fetch, event.job_id, self._ready), event.job_id)
+        if event.state in ENDED:
+            self.later(self._count)
 
     def _know(self, job: Job) -> None:
         assert self.runner
@@ -313,10 +375,20 @@ class Pump:
 
     def _ready(self, job: Job) -> None:
         self._know(job)
+        if job.error:  # some of its models failed
+            self.board.note(job.id, job.error["message"])
         if job.wish.get("scene") and not job.fulfilled:
             self._import(job, wish=job.wish)
         else:
             self.board.set_importing(job.id, False)
+
+    def _show_spent(self, spent: list[Spent]) -> None:
+        self.board.spent, self.board.dirty = spent, True
+
+    def _show_key(self, service: str, words: str) -> None:
+        if service in self.board.keys:  # else it was changed meanwhile
+            self.board.keys[service] = words
+            redraw_preferences()
 
     def _import(self, job: Job, wish: dict[str, Any]) -> None:
         self._arrivals.add(job, wish)
@@ -332,6 +404,18 @@ class Pump:
         folder = self._temporary.pop(job_id, None)
         if folder:
             _remove(folder)
+
+
+def resume(runner: Runner, job_id: str) -> None:
+    """Have `runner` go on with a job.
+
+    Raises:
+        InputError: it has ended, or belongs to somebody else.
+    """
+    if not runner.resume(job_id):
+        raise InputError(
+            "This job cannot go on here: it has ended, or another Blender or command works on it."
+        )
 
 
 def _log() -> Any:
@@ -389,6 +473,14 @@ def redraw() -> int:
                         region.tag_redraw()
                         shown += 1
     return shown
+
+
+def redraw_preferences() -> None:
+    """Ask for a redraw of the preferences, wherever they are open."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "PREFERENCES":
+                area.tag_redraw()
 
 
 def reconfigure() -> None:

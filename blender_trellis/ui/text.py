@@ -13,7 +13,7 @@ def wrapped(context: bpy.types.Context, text: str, *, icon: bool = False) -> tup
     """`text` in lines that fit the region's width, beside an icon or alone; no line for no text."""
     scale = context.preferences.system.ui_scale
     # Margins of panel and box, and the tabs at the side; 20 more for an icon
-    width = context.region.width - (86 if icon else 56) * scale
+    width = context.region.width - (96 if icon else 64) * scale
     points = context.preferences.ui_styles[0].widget.points * scale
     return _lines(text, max(int(width), 60), round(points, 1))
 

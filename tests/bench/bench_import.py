@@ -72,17 +72,17 @@ def freeze(method: str, path: Path) -> float:
     """Seconds that `method` holds the main thread of this process."""
     import bpy
 
-    from blender_trellis.scene.append import append, push_undo
+    from blender_trellis.scene.append import append
 
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    push_undo("Before")
+    bpy.ops.ed.undo_push(message="Before")
     start = time.perf_counter()
     if method.startswith("stock"):
         bpy.ops.import_scene.gltf(filepath=str(path))
     else:
         append(path, scene=bpy.context.scene)
     if method.endswith("undo"):
-        push_undo("Import")
+        bpy.ops.ed.undo_push(message="Import")
     return time.perf_counter() - start
 
 

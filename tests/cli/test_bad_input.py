@@ -14,11 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gate import Gate
-from harness import Ran, run_trellis
 from PIL import Image
 
 from blender_trellis.config import Config
+from gate import Gate
+from harness import Ran, run_trellis
 
 pytestmark = pytest.mark.usefixtures("config")
 

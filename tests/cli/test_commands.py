@@ -12,16 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY, run_trellis, trellis_command
-from services import fal_standin
-from services.fal_standin import FalStandIn
-from services.runware_standin import RunwareStandIn
-from sidecar import draft_shapes
 
 from blender_trellis import api
 from blender_trellis.endpoints.base import VIEWS
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.errors import ParameterError
+from harness import REPOSITORY, run_trellis, trellis_command
+from services import fal_standin
+from services.fal_standin import FalStandIn
+from services.runware_standin import RunwareStandIn
+from sidecar import draft_shapes
 
 pytestmark = pytest.mark.usefixtures("config")
 EXAMPLE = REPOSITORY / "docs" / "images" / "robot.png"

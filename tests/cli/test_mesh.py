@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import run_trellis
-from services.fal_standin import FalStandIn
 
 from blender_trellis import api
 from blender_trellis.errors import EndpointError, InputError
+from harness import run_trellis
+from services.fal_standin import FalStandIn
 
 RETEXTURE = "fal-ai/trellis-2/retexture"
 

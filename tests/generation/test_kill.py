@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gate import Gate
-from harness import REPOSITORY, run_trellis, trellis_command
 
 from blender_trellis.generation import glb
 from blender_trellis.generation.job import Job, State
 from blender_trellis.generation.journal import Journal
 from blender_trellis.services import sidecar
+from gate import Gate
+from harness import REPOSITORY, run_trellis, trellis_command
 
 WAIT = 60
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from gate import Gate, Point
 from PIL import Image
 
 from blender_trellis.config import Config
@@ -34,6 +33,7 @@ from blender_trellis.generation import glb
 from blender_trellis.generation.job import Event, State
 from blender_trellis.generation.runner import Request, Runner
 from blender_trellis.services.sidecar import SidecarService
+from gate import Gate, Point
 
 FAST = {"seed": 5, "resolution": 512, "texture_size": 512, "decimation_target": 5000}
 

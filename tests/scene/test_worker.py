@@ -18,7 +18,7 @@ from PIL import Image
 
 from blender_trellis import errors
 from blender_trellis.scene import worker as worker_module
-from blender_trellis.scene.append import append, push_undo
+from blender_trellis.scene.append import append
 from blender_trellis.scene.importer import import_blocking, write_blend
 from blender_trellis.scene.recipe import Recipe
 from blender_trellis.scene.worker import ImportWorker
@@ -286,9 +286,9 @@ def test_impossible_height_is_refused(glb: Path, recipe: Recipe, height: float) 
 
 
 def test_one_undo_takes_the_model_away(glb: Path, recipe: Recipe) -> None:
-    push_undo("Before")
+    bpy.ops.ed.undo_push(message="Before")
     import_blocking(glb, recipe, name="x")
-    push_undo("Import")
+    bpy.ops.ed.undo_push(message="Import")
     assert len(bpy.data.objects) == 1
     bpy.ops.ed.undo()
     assert not bpy.data.objects

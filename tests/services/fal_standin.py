@@ -23,6 +23,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from PIL import Image
+
 from services.standin import Call, Reply, StandIn
 
 KEY = "11111111-2222-3333-4444-555555555555:0123456789abcdef"

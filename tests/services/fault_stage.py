@@ -20,6 +20,15 @@ from typing import Any
 
 import httpx
 import pytest
+
+from blender_trellis.config import Config
+from blender_trellis.errors import TrellisError
+from blender_trellis.generation.job import Event, Job
+from blender_trellis.generation.journal import Spent
+from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.services import wire
+from blender_trellis.services.fal import FalService
+from blender_trellis.services.runware import RunwareService
 from gate import Gate
 from services import fault_table as table
 from services.fault_table import (
@@ -42,15 +51,6 @@ from services.fault_table import (
 )
 from services.file_host import FileHost, Serve
 from services.standin import Call, Reply, StandIn
-
-from blender_trellis.config import Config
-from blender_trellis.errors import TrellisError
-from blender_trellis.generation.job import Event, Job
-from blender_trellis.generation.journal import Spent
-from blender_trellis.generation.runner import Request, Runner
-from blender_trellis.services import wire
-from blender_trellis.services.fal import FalService
-from blender_trellis.services.runware import RunwareService
 
 WAIT = 60
 SELF_SIGNED = Path(__file__).parents[1] / "data" / "self_signed.pem"

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from fal_client import Completed, FalClientHTTPError, InProgress, Queued, SyncClient
 from PIL import Image
+
 from services.fal_standin import ADMIN_KEY, ENDPOINTS, KEY, FalStandIn
 from services.standin import Reply
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import pytest
+
+from blender_trellis.errors import TrellisError
+from blender_trellis.services import check_key
 from services.fault_stage import Played, Stage
 from services.fault_table import (
     BAD_KEY,
@@ -37,9 +40,6 @@ from services.fault_table import (
 )
 from services.file_host import Serve
 from services.standin import Reply
-
-from blender_trellis.errors import TrellisError
-from blender_trellis.services import check_key
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ from urllib.parse import quote
 import httpx
 import numpy as np
 import pytest
-from gate import Gate
-from harness import run_trellis
 from PIL import Image
 
 from blender_trellis import api
@@ -28,6 +26,8 @@ from blender_trellis.config import Config
 from blender_trellis.errors import AccessError, TrellisError
 from blender_trellis.generation.runner import Request, Runner
 from blender_trellis.services import check_key, sidecar
+from gate import Gate
+from harness import run_trellis
 from services import fal_standin, runware_standin
 from services.fal_standin import FalStandIn
 from services.fault_stage import Stage

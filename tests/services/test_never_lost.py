@@ -20,14 +20,14 @@ from typing import Any
 
 import httpx
 import pytest
-from gate import Gate, Point
-from harness import REPOSITORY, Ran, run_trellis, trellis_command
 from PIL import Image
-from scene import glbs
 
 from blender_trellis.generation import glb
 from blender_trellis.generation.job import Job, State
 from blender_trellis.generation.journal import Journal
+from gate import Gate, Point
+from harness import REPOSITORY, Ran, run_trellis, trellis_command
+from scene import glbs
 from services.fal_standin import FalStandIn
 from services.runware_standin import RunwareStandIn
 from services.standin import Call, Reply
@@ -320,9 +320,8 @@ def test_killed_and_resumed(make_side: Callable[[str], Side], at: At) -> None:
 
 def test_killed_with_a_part_of_the_file_on_disk(side: Side, tmp_path: Path) -> None:
     """What was written of a model before the kill is no part of the one that is kept."""
-    noise = glbs.Material(
-        {"baseColor": glbs.picture(1, 1024)}
-    )  # some megabytes, written by the megabyte
+    # Some megabytes, written by the megabyte
+    noise = glbs.Material({"baseColor": glbs.picture(1, 1024)})
     big = glbs.write(tmp_path / "big.glb", [glbs.box((1, 1, 1))], noise)
     side.standin.glb = big.read_bytes()
     gate = side.gate("files")

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import run_trellis
 from PIL import Image
-from scene import glbs
 
 from blender_trellis import api
 from blender_trellis.config import Config
@@ -27,6 +25,8 @@ from blender_trellis.generation.runner import Request, Runner
 from blender_trellis.services import check_key, sidecar
 from blender_trellis.services.queue import QueueService
 from blender_trellis.services.runware import RunwareService
+from harness import run_trellis
+from scene import glbs
 from services.fal_standin import FalStandIn
 from services.runware_standin import RunwareStandIn
 from services.standin import Call

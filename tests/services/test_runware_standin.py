@@ -14,6 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 from runware import RunOptions, Runware, RunwareError
+
 from services.runware_standin import BALANCE, KEY, MODEL, RunwareStandIn
 from services.standin import Reply
 

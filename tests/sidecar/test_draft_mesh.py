@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import REPOSITORY
 from PIL import Image, ImageDraw, ImageFilter
 
 from blender_trellis.sidecar.engines.draft.background import separate
+from harness import REPOSITORY
 from sidecar.draft_shapes import (
     assert_solid,
     cutout,

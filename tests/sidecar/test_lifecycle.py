@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY, run_trellis
 
 from blender_trellis.errors import SidecarError
 from blender_trellis.services import sidecar
+from harness import REPOSITORY, run_trellis
 
 
 def _address(home: Path) -> dict[str, object]:

@@ -231,7 +231,7 @@ def test_jobs_and_results_are_told_apart():
         JobView("failed", "", "local/draft", State.FAILED, error="Because."),
         JobView("ready", "", "local/draft", State.READY, files=["a.glb"]),
         JobView("arrives", "", "local/draft", State.READY, files=["a.glb"], importing=True),
-        JobView("unclear", "", "local/draft", State.UNCERTAIN, error="Lost."),
+        JobView("unclear", "", "local/draft", State.UNCERTAIN, error="Lost.", stopped=True),
     ):
         board.add(view)
     assert {view.id for view in board.jobs()} == {"works", "failed", "arrives", "unclear"}

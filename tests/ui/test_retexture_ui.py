@@ -8,13 +8,12 @@ import bpy
 import numpy as np
 import pytest
 from mathutils import Matrix
-from scene import glbs
 
 import blender_trellis
 from blender_trellis.endpoints.schema import CARRIED_OUT, schemas
-from blender_trellis.scene.append import push_undo
 from blender_trellis.scene.recipe import read
 from blender_trellis.ui import orders
+from scene import glbs
 
 
 def make(name):
@@ -107,7 +106,7 @@ def test_generate_gives_the_active_object_a_new_mesh(wedge, sent, fal, extension
 
 def test_one_undo_brings_the_old_mesh_back(wedge, sent, fal, until):
     had = {kind: len(getattr(bpy.data, kind)) for kind in ("objects", "meshes", "collections")}
-    push_undo("Before")
+    bpy.ops.ed.undo_push(message="Before")
     finish(fal, sent)
     until(lambda: bool(models()))
     after = box(wedge)

@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from harness import REPOSITORY
 
 from blender_trellis.endpoints import generate, get, models, prices
 from blender_trellis.endpoints.base import STAGES
 from blender_trellis.endpoints.schema import CARRIED_OUT, carry_over, schemas
 from blender_trellis.errors import EndpointError, ParameterError
+from harness import REPOSITORY
 
 SAMPLING = (
     "guidance_strength",

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 
 from blender_trellis.errors import InputError, StorageError
 from blender_trellis.generation.job import ENDED, MOVES, Job, State
 from blender_trellis.generation.journal import Journal
+from harness import REPOSITORY
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
 
 from blender_trellis.errors import OutputError, StorageError
 from blender_trellis.generation.library import Library, check_output, copy_out
 from blender_trellis.home import FileLock, atomic_write
+from harness import REPOSITORY
 
 
 def _keep(library: Library, content: bytes, title: str) -> Path:

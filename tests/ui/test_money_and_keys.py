@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a model will cost, what the month has cost, and whether a key is any good."""
+
+import time
+from types import SimpleNamespace
+
+import bpy
+import pytest
+
+import blender_trellis
+from blender_trellis import config as configuration
+from blender_trellis.generation.journal import Spent
+from blender_trellis.ui import operators, panels, preferences, properties, pump
+from services import fal_standin, runware_standin
+from ui.layouts import Layout, context, draw
+
+FAL, RUNWARE = "fal-ai/trellis-2", "runware/trellis-2"
+THIS_MONTH = time.strftime("%Y-%m")
+
+
+@pytest.fixture
+def settings(extension):
+    return bpy.context.scene.trellis
+
+
+@pytest.fixture
+def addon(extension):
+    """The add-on's preferences, as Blender keeps them of an add-on that is switched on."""
+    entry = bpy.context.preferences.addons.new()
+    entry.module = preferences.ROOT
+    yield entry.preferences
+    bpy.context.preferences.addons.remove(entry)
+
+
+def quiet(shown):
+    return [each.text for each in shown.drawn if each.kind == "label" and not each.active]
+
+
+def test_the_estimate_follows_the_settings_and_is_there_only_where_something_is_charged(settings):
+    assert not [text for text in quiet(draw(panels.TRELLIS_PT_generate)) if "$" in text]
+    settings.endpoint = FAL
+    assert "About $0.30 (estimate)" in quiet(draw(panels.TRELLIS_PT_generate))
+    properties.group_of(settings, FAL).resolution = "1536"
+    assert "About $0.35 (estimate)" in quiet(draw(panels.TRELLIS_PT_generate))
+    settings.endpoint = RUNWARE
+    properties.group_of(settings, RUNWARE).number_results = 4
+    told = " ".join(quiet(draw(panels.TRELLIS_PT_generate)))
+    assert "About $0.10, $0.08 to $0.22 (estimate)" in told
+
+
+@pytest.fixture
+def click(settings):
+    """What a click on Generate does: the question that it asks, or "done" if it asks none."""
+
+    def ask(endpoint=""):
+        asked = []
+        manager = SimpleNamespace(
+            invoke_confirm=lambda operator, event, **words: asked.append(words) or {"INTERFACE"}
+        )
+        context = SimpleNamespace(scene=bpy.context.scene, window_manager=manager)
+        operator = SimpleNamespace(
+            bl_label="Generate 3D Model",
+            _asked=lambda scene: endpoint or scene.trellis.endpoint,
+            execute=lambda context: {"FINISHED"},
+        )
+        done = operators.TRELLIS_OT_generate.invoke(operator, context, None)
+        assert done == ({"INTERFACE"} if asked else {"FINISHED"})
+        return asked[0]["message"] if asked else "done"
+
+    return ask
+
+
+def test_a_click_asks_above_the_sum_in_the_preferences(settings, click, addon):
+    assert addon.ask_above == preferences.ask_above() == 1.0
+    settings.endpoint = FAL
+    assert click() == "done"
+    addon.ask_above = 0.3
+    assert click() == "done"
+    properties.group_of(settings, FAL).resolution = "1536"
+    assert click() == "About $0.35 (estimate)."
+    addon.ask_above = 0.0
+    assert click(RUNWARE) == "About $0.03, $0.02 to $0.06 (estimate)."
+    assert click("local/draft") == click("no/endpoint") == "done"
+
+
+def test_a_script_is_never_asked(settings, addon, fal, picture, until, extension):
+    addon.ask_above = 0.0
+    assert bpy.ops.trellis.generate(filepath=str(picture), endpoint=FAL) == {"FINISHED"}
+    until(lambda: not extension.busy)
+    assert len(fal.submits) == 1 and extension.board.results()
+
+
+def costs(shown):
+    """The lines beneath the header "Costs"; None without one."""
+    panel = [each.panel for each in shown.drawn]
+    if "TRELLIS_costs" not in panel:
+        return None
+    return [each.text for each in shown.drawn[panel.index("TRELLIS_costs") + 1 :]]
+
+
+def test_what_this_month_has_cost_is_told_by_service(extension, settings):
+    shown = panels.TRELLIS_PT_generate
+    assert costs(draw(shown)) is None
+    extension.board.spent = [Spent("1999-12", "fal", 9.0, "USD", 30, False)]
+    assert costs(draw(shown)) is None
+    extension.board.spent += [
+        Spent(THIS_MONTH, "fal", 1.199, "USD", 4, True),
+        Spent(THIS_MONTH, "runware", 0.0256, "EUR", 1, False),
+    ]
+    assert costs(draw(shown)) == ["fal: about $1.20, 4 jobs", "Runware: 0.03 EUR, 1 job"]
+
+
+def test_costs_are_known_after_a_job_and_when_blender_starts(
+    extension, settings, fal, picture, until
+):
+    bpy.ops.trellis.generate(filepath=str(picture), endpoint=FAL)
+    until(lambda: not extension.busy)
+    assert costs(draw(panels.TRELLIS_PT_generate)) == ["fal: $0.30, 1 job"]
+    blender_trellis.unregister()
+    blender_trellis.register()
+    assert costs(draw(panels.TRELLIS_PT_generate)) is None
+    until(lambda: bool(pump.get().board.spent))
+    assert costs(draw(panels.TRELLIS_PT_generate)) == ["fal: $0.30, 1 job"]
+
+
+def test_drawing_reads_nothing_but_memory(extension, settings, monkeypatch, fal):
+    settings.endpoint = FAL
+    monkeypatch.setattr("builtins.open", None)
+    monkeypatch.setattr("sqlite3.connect", None)
+    assert "About $0.30 (estimate)" in quiet(draw(panels.TRELLIS_PT_generate))
+
+
+# Keys
+
+
+def words_beneath(addon):
+    """What the preferences say, label by label."""
+    layout = Layout()
+    preferences.TRELLIS_AddonPreferences.draw(_Beside(addon, layout), context())
+    return layout.texts()
+
+
+class _Beside:
+    """The preferences, with a layout."""
+
+    def __init__(self, addon, layout):
+        self._addon, self.layout = addon, layout
+
+    def __getattr__(self, name):
+        return getattr(self._addon, name)
+
+
+@pytest.mark.parametrize(
+    ("service", "key", "words"),
+    [
+        ("fal", fal_standin.KEY, "Accepted. The balance needs an administrator's key"),
+        ("fal", fal_standin.ADMIN_KEY, "Accepted. Balance 24.50 USD"),
+        ("fal", "wrong", "fal refuses the key"),
+        ("fal", "", "There is no key for fal"),
+        ("runware", runware_standin.KEY, "Accepted. Balance 12.34 USD"),
+        ("runware", "wrong", "Runware refuses the key"),
+    ],
+)
+def test_a_key_is_tried_without_waiting_and_the_answer_stands_beneath_it(
+    extension, addon, fal, runware, until, monkeypatch, service, key, words
+):
+    variable = preferences.KEYS[f"{service}_key"]
+    monkeypatch.delenv(variable)
+    setattr(addon, f"{service}_key", key)
+    assert bpy.ops.trellis.check_key(service=service) == {"FINISHED"}
+    assert extension.board.keys == {service: "Asking…"} and "Asking…" in words_beneath(addon)
+    until(lambda: not extension.busy)
+    assert words in " ".join(words_beneath(addon))
+    assert not fal.submits and not runware.submits
+    setattr(addon, f"{service}_key", "another")  # of which nothing is known
+    assert words not in " ".join(words_beneath(addon))
+
+
+def test_the_answer_for_a_key_that_was_changed_meanwhile_is_not_shown(extension, addon, fal, until):
+    bpy.ops.trellis.check_key(service="fal")
+    addon.fal_key = "another"
+    until(lambda: not extension.busy)
+    assert not extension.board.keys
+
+
+def test_in_background_mode_the_check_waits_and_reports(
+    extension, fal, runware, monkeypatch, capfd
+):
+    monkeypatch.setattr(operators, "waits", lambda: True)
+    assert bpy.ops.trellis.check_key(service="runware") == {"FINISHED"}
+    assert "Accepted. Balance 12.34 USD" in capfd.readouterr().out
+    monkeypatch.setenv("FAL_KEY", "wrong")
+    with pytest.raises(RuntimeError, match="fal refuses the key"):
+        bpy.ops.trellis.check_key(service="fal")
+
+
+def test_without_online_access_a_key_is_not_sent_anywhere(extension, addon, monkeypatch, until):
+    assert not bpy.app.online_access and preferences.config().offline
+    monkeypatch.setenv("FAL_KEY", "k")
+    bpy.ops.trellis.check_key(service="fal")
+    until(lambda: not extension.busy)
+    assert "may not go online" in extension.board.keys["fal"]
+
+
+def test_the_preferences_name_the_variables_that_the_configuration_reads():
+    assert preferences.KEYS | preferences.ADDRESSES == configuration._ENVIRONMENT
+    assert {f"{service}_key" for service in preferences.SERVICES} == preferences.KEYS.keys()
