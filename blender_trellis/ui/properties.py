@@ -74,7 +74,7 @@ def _property(prop: Schema) -> Any:
         return BoolProperty(default=bool(default), **about)
     if prop["type"] == "string":
         return StringProperty(default=default or "", **about)
-    limits = {"min": prop.get("minimum"), "max": prop.get("maximum")}
+    limits = {"min": prop.get("minimum", prop.get("exclusiveMinimum")), "max": prop.get("maximum")}
     given = {edge: value for edge, value in limits.items() if value is not None}
     start = default if default is not None else given.get("min", 0)
     if prop["type"] == "integer":
