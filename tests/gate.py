@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
+
+from local_server import LocalServer
 
 Point = Literal["before", "after", "half"]
 
@@ -51,40 +53,16 @@ class Gate:
         self._release = threading.Event()
         self.rules: list[Rule] = []
         self.seen: list[str] = []
-        gate = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # head and body are several writes
-
-            def _any(self) -> None:
-                gate._pass_on(self)
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any  # noqa: N815
-
-            def log_message(self, *args: Any) -> None:
-                """Quiet."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            block_on_close = False
-
-            def handle_error(self, *args: Any) -> None:
-                """A client that was killed is no news."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = LocalServer(self._pass_on)
+        self.url = self._server.url
 
     def __enter__(self) -> Gate:
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        ).start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._release.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
         self._client.close()
 
     def hold(

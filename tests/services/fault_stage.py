@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from blender_trellis.services import wire
 from blender_trellis.services.fal import FalService
 from blender_trellis.services.runware import RunwareService
 from gate import Gate
+from local_server import LocalServer
 from services import fault_table as table
 from services.fault_table import (
     BALANCE,
@@ -345,24 +345,13 @@ def _way(way: str) -> Iterator[str]:
 @contextmanager
 def _tls_server(*, trusted: bool) -> Iterator[str]:
     """A server whose certificate nobody signed, or that speaks plain HTTP behind an https address."""
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, *args: Any) -> None:
-            """A client that turned away is no news."""
-
-    server = Quiet(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server = LocalServer(lambda handler: handler.send_error(501))
     if trusted:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(SELF_SIGNED)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    ).start()
+    server.start()
     try:
         yield f"https://127.0.0.1:{server.server_port}"
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()

@@ -7,9 +7,12 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from local_server import LocalServer
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class StandIn:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.lock = threading.RLock()
-        self._servers = {host: _server(host, self._take) for host in self.HOSTS}
+        self._servers = {
+            host: LocalServer(partial(_answer, host, self._take)) for host in self.HOSTS
+        }
 
     def answer(self, call: Call) -> Reply:
         """What the service says; called with `lock` held."""
@@ -53,7 +58,7 @@ class StandIn:
 
     def url(self, host: str) -> str:
         """The origin of one host."""
-        return f"http://127.0.0.1:{self._servers[host].server_port}"
+        return self._servers[host].url
 
     def _take(self, call: Call) -> Reply:
         with self.lock:
@@ -62,49 +67,26 @@ class StandIn:
 
     def __enter__(self) -> StandIn:
         for server in self._servers.values():
-            threading.Thread(
-                target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-            ).start()
+            server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers.values():
-            server.shutdown()
-            server.server_close()
+            server.stop()
 
 
-def _server(host: str, take: Callable[[Call], Reply]) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # head and body are two writes
-
-        def _any(self) -> None:
-            parts = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            query = dict(parse_qsl(parts.query, keep_blank_values=True))
-            reply = take(Call(host, self.command, parts.path, query, headers, body))
-            content = reply.body
-            if not isinstance(content, bytes):
-                content = json.dumps(content).encode()
-            self.send_response(reply.status)
-            for name, value in {"content-type": "application/json", **reply.headers}.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any  # noqa: N815
-
-        def log_message(self, *args: Any) -> None:
-            """Quiet."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 128
-
-        def handle_error(self, *args: Any) -> None:
-            """A client that was killed is no news."""
-
-    return Server(("127.0.0.1", 0), Handler)
+def _answer(host: str, take: Callable[[Call], Reply], handler: BaseHTTPRequestHandler) -> None:
+    parts = urlsplit(handler.path)
+    body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+    headers = {name.lower(): value for name, value in handler.headers.items()}
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    reply = take(Call(host, handler.command, parts.path, query, headers, body))
+    content = reply.body
+    if not isinstance(content, bytes):
+        content = json.dumps(content).encode()
+    handler.send_response(reply.status)
+    for name, value in {"content-type": "application/json", **reply.headers}.items():
+        handler.send_header(name, value)
+    handler.send_header("content-length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
