@@ -347,7 +347,7 @@ def _endpoints(arguments: argparse.Namespace, show: _Json | _Text) -> None:
 
 
 def _table(name: str, schema: dict[str, Any]) -> str:
-    from .endpoints.schema import CARRIED_OUT, describe_range
+    from .endpoints.schema import describe_range
 
     rows = [
         (wire, describe_range(prop), "" if prop.get("default") is None else str(prop["default"]))
@@ -358,8 +358,7 @@ def _table(name: str, schema: dict[str, Any]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    note = "" if name in CARRIED_OUT else ", described only"
-    return "\n".join([f"{name}  ({schema['title']}{note})", *(f"  {line}" for line in lines)])
+    return "\n".join([f"{name}  ({schema['title']})", *(f"  {line}" for line in lines)])
 
 
 def _jobs(arguments: argparse.Namespace, show: _Json | _Text) -> int:

@@ -17,7 +17,7 @@ import httpx
 
 from . import __version__
 from .config import Config
-from .endpoints.schema import CARRIED_OUT
+from .endpoints.schema import schemas
 from .errors import TrellisError
 from .services import check_key, sidecar, wire
 
@@ -42,7 +42,7 @@ def examine(config: Config) -> dict[str, Any]:
     found["runware"] = _service("runware", config.runware_url, config.runware_key, config)
     state = sidecar.health(sidecar.read_address(config.shared))
     found["sidecar"] = f"running, version {state['version']}" if state else "not running"
-    found["endpoints"] = ", ".join(sorted(CARRIED_OUT))
+    found["endpoints"] = ", ".join(sorted(schemas()))
     found["gpu"] = _gpu()
     found["weights"] = "none needed: no endpoint of this version uses a model"
     return found

@@ -33,19 +33,22 @@ def parameter(
     source: str | None = None,
     advanced: bool = False,
     always: bool = False,
+    file: bool = False,
     **limits: Any,
 ) -> Any:
     """One parameter. `default=None` means that the service does not document its default, so unset stays unset.
 
     `always` sends the value even when it equals the default, so that price and result do not hang on a default that a
     service may change. `header` and `query` send it as that HTTP header, or as that parameter of the URL, instead of in
-    the body. `source` is where the parameter is documented, if elsewhere than its endpoint.
+    the body. `source` is where the parameter is documented, if elsewhere than its endpoint. `file`: a text that is the path
+    of a file.
     """
     assert stage in STAGES
     extra: dict[str, Any] = {"stage": stage, "unit": unit, "advanced": advanced, "always": always}
     extra |= {"header": header} if header else {}
     extra |= {"query": query} if query else {}
     extra |= {"source": source} if source else {}
+    extra |= {"format": "file-path"} if file else {}
     return Field(
         default, alias=wire, title=label, description=help, json_schema_extra=extra, **limits
     )
@@ -76,6 +79,7 @@ class Endpoint(BaseModel):
     source: ClassVar[str]  # where the parameters are documented
     image_key: ClassVar[str]
     max_images: ClassVar[int] = 1
+    views: ClassVar[tuple[str, ...]] = ()  # what the pictures show by their order, if it says that
     max_side: ClassVar[int] = 2048  # pixels; a larger picture is scaled down before it is sent
     mesh_key: ClassVar[str] = ""  # where the mesh's URL goes, at an endpoint that takes one
     fixed: ClassVar[dict[str, Any]] = {}  # what every body begins with

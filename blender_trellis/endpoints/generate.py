@@ -10,7 +10,7 @@ from typing import Any
 from . import models
 from .base import STAGES, Endpoint
 from .prices import CURRENCY, PRICES, Price
-from .schema import DESCRIBED_ONLY, FILE, describe_range
+from .schema import FILE, describe_range
 
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- generated -->\n", "<!-- end -->\n"
@@ -29,7 +29,12 @@ def schema(model: type[Endpoint]) -> dict[str, Any]:
         "description": (model.__doc__ or "").strip(),
         "service": model.service,
         "source": model.source,
-        "images": {"key": model.image_key, "maximum": model.max_images, "side": model.max_side},
+        "images": {
+            "key": model.image_key,
+            "maximum": model.max_images,
+            "side": model.max_side,
+            "views": list(model.views),
+        },
         "mesh": bool(model.mesh_key),
         "references": sorted(model.references),
         "unconfirmed": model.unconfirmed,
@@ -57,15 +62,12 @@ def _parameter_table(model: type[Endpoint]) -> list[str]:
     count = model.max_images
     inputs = "one picture" if count == 1 else f"1 to {count} pictures"
     mesh = " and a mesh" if model.mesh_key else ""
-    described = " Described only: this version does not carry it out." * (
-        model.id in DESCRIBED_ONLY
-    )
     rows = sorted(made["properties"].items(), key=lambda row: STAGES.index(row[1]["stage"]))
     return [
         f"### `{model.id}`",
         "",
         f"{model.title}: {made['description']} Takes {inputs}{mesh}; a picture is scaled down to {model.max_side} pixels at most."
-        f"{described} Source: {model.source}.",
+        f" Source: {model.source}.",
         "",
         "| Parameter | Stage | Value | Default | What it does |",
         "|---|---|---|---|---|",

@@ -3,7 +3,8 @@
 
 `schema.json` is generated from the models by `generate.py`. Keywords beyond JSON Schema's own are those of `base.Endpoint` for
 an endpoint (`service`, `source`, `images`, `mesh`, `references`, `unconfirmed`) and those of `base.parameter` for a property
-(`stage`, `unit`, `advanced`, `always`, `source`, `header`, `query`), with `name`, its Python name, the same at every endpoint.
+(`stage`, `unit`, `advanced`, `always`, `source`, `header`, `query`), with `name`, its Python name, the same at every endpoint. A
+property whose `format` is "file-path" is the path of a file.
 """
 
 from __future__ import annotations
@@ -26,10 +27,6 @@ def schemas() -> dict[str, Schema]:
     return loaded
 
 
-DESCRIBED_ONLY = frozenset({"local/trellis-2"})
-CARRIED_OUT = frozenset(schemas()) - DESCRIBED_ONLY  # what this version can do
-
-
 def describe_range(prop: Schema) -> str:
     """What a property may be, in words: 'a whole number from 1 to 50 steps'."""
     unit = f" {prop['unit']}" if prop.get("unit") else ""
@@ -39,6 +36,8 @@ def describe_range(prop: Schema) -> str:
         return (f"{', '.join(rest)} or {last}" if rest else last) + unit
     if prop["type"] == "boolean":
         return "true or false"
+    if prop.get("format") == "file-path":
+        return "a file's path"
     if prop["type"] == "string":
         url = "an https URL" if prop.get("pattern") == HTTPS_URL else "an http(s) URL"
         return url if "pattern" in prop else "a text"
@@ -64,7 +63,7 @@ def _nearest(value: Any, prop: Schema) -> Any:
     if prop.get("type") in ("integer", "number"):
         value = max(value, prop.get("minimum", value))
         value = min(value, prop.get("maximum", value))
-    return value
+    return round(value) if prop.get("type") == "integer" else value
 
 
 def carry_over(

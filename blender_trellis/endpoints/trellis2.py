@@ -137,6 +137,61 @@ def remesh(**more: Any) -> Any:
     )
 
 
+def uv_angle(**more: Any) -> Any:
+    """How much the faces of one UV chart may differ in direction."""
+    return parameter(
+        90.0,
+        stage="mesh",
+        label="UV Chart Angle",
+        help="Faces that differ by less than this angle share a UV chart; higher gives fewer, larger charts",
+        unit="degrees",
+        source=FAL_TYPES,
+        advanced=True,
+        **more,
+    )
+
+
+def uv_global_passes(**more: Any) -> Any:
+    """Passes over all UV charts together."""
+    return parameter(
+        1,
+        stage="mesh",
+        label="UV Global Passes",
+        help="Passes over all UV charts together; more is slower and may give fewer charts",
+        unit="passes",
+        source=FAL_TYPES,
+        advanced=True,
+        **more,
+    )
+
+
+def uv_refine_passes(**more: Any) -> Any:
+    """Passes over the borders of the UV charts."""
+    return parameter(
+        0,
+        stage="mesh",
+        label="UV Refine Passes",
+        help="Passes that refine the borders of the UV charts; more is slower and smoother",
+        unit="passes",
+        source=FAL_TYPES,
+        advanced=True,
+        **more,
+    )
+
+
+def uv_smoothing(default: float = 1.0, **more: Any) -> Any:
+    """How strongly the borders of the UV charts are smoothed."""
+    return parameter(
+        default,
+        stage="mesh",
+        label="UV Smoothing",
+        help="How strongly the borders of the UV charts are smoothed; higher is smoother",
+        source=FAL_TYPES,
+        advanced=True,
+        **more,
+    )
+
+
 class _Sampling(Endpoint):
     @model_validator(mode="after")
     def _intervals_in_order(self) -> Self:
@@ -209,38 +264,7 @@ class MeshExtraction(Endpoint):
         ge=0,
         le=1,
     )
-    uv_unwrap_angle_threshold_deg: float = parameter(
-        90.0,
-        stage="mesh",
-        label="UV Chart Angle",
-        help="Faces that differ by less than this angle share a UV chart; higher gives fewer, larger charts",
-        unit="degrees",
-        source=FAL_TYPES,
-        advanced=True,
-    )
-    uv_unwrap_global_iterations: int = parameter(
-        1,
-        stage="mesh",
-        label="UV Global Passes",
-        help="Passes over all UV charts together; more is slower and may give fewer charts",
-        unit="passes",
-        source=FAL_TYPES,
-        advanced=True,
-    )
-    uv_unwrap_refine_iterations: int = parameter(
-        0,
-        stage="mesh",
-        label="UV Refine Passes",
-        help="Passes that refine the borders of the UV charts; more is slower and smoother",
-        unit="passes",
-        source=FAL_TYPES,
-        advanced=True,
-    )
-    uv_unwrap_smooth_strength: float = parameter(
-        1.0,
-        stage="mesh",
-        label="UV Smoothing",
-        help="How strongly the borders of the UV charts are smoothed; higher is smoother",
-        source=FAL_TYPES,
-        advanced=True,
-    )
+    uv_unwrap_angle_threshold_deg: float = uv_angle()
+    uv_unwrap_global_iterations: int = uv_global_passes()
+    uv_unwrap_refine_iterations: int = uv_refine_passes()
+    uv_unwrap_smooth_strength: float = uv_smoothing()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import bpy
 
-from ..endpoints.schema import CARRIED_OUT, schemas
+from ..endpoints.schema import schemas
 from ..errors import EndpointError, ImageError, TrellisError
 from . import preferences, properties
 
@@ -95,8 +95,8 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
 
     settings: Any = scene.trellis
     endpoint = endpoint or settings.endpoint
-    if endpoint not in CARRIED_OUT:
-        known = ", ".join(sorted(CARRIED_OUT))
+    if endpoint not in schemas():
+        known = ", ".join(sorted(schemas()))
         raise EndpointError(f"There is no endpoint {endpoint!r}. Choose one of {known}.")
     why = no_mesh(endpoint) or unreachable(endpoint)
     if why:

@@ -49,9 +49,8 @@ class TRELLIS_UL_images(bpy.types.UIList):
 
 
 def _role(settings: Any, index: int) -> str:
-    if schemas()[settings.endpoint]["service"] == "local" and index < len(properties.VIEWS):
-        return properties.VIEWS[index]
-    return f"View {index + 1}"
+    named = schemas()[settings.endpoint]["images"]["views"]
+    return named[index].capitalize() if index < len(named) else f"View {index + 1}"
 
 
 def icon_of(item: Any) -> int:

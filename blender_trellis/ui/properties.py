@@ -22,11 +22,11 @@ from bpy.props import (
     StringProperty,
 )
 
-from ..endpoints.schema import CARRIED_OUT, Schema, carry_over, describe_range, schemas
+from ..endpoints.schema import Schema, carry_over, describe_range, schemas
 from .callbacks import lock_seed, switch_endpoint
 
-VIEWS = ("Front", "Right", "Back", "Left")
 MAX_INT = 2**31 - 1  # Blender's integers have 32 bits
+UNSET = "UNSET"  # the choice of an enum that has no default
 
 
 def slug(endpoint: str) -> str:
@@ -49,7 +49,8 @@ def _number(text: str) -> int:
 def _items(prop: Schema) -> list[tuple[str, str, str, int]]:
     choices = prop.get("enum") or [prop["const"]]
     unit = f" {prop['unit']}" if prop.get("unit") else ""
-    return [
+    unset = [(UNSET, "Automatic", "Not set: what follows from the other settings", 0)]
+    return unset * (prop["default"] is None) + [
         (
             str(choice),
             str(choice) if isinstance(choice, int) else choice.capitalize(),
@@ -69,11 +70,12 @@ def _property(prop: Schema) -> Any:
     }
     default = prop["default"]
     if "enum" in prop or "const" in prop:
-        return EnumProperty(items=_items(prop), default=str(default), **about)
+        return EnumProperty(items=_items(prop), default=str(default or UNSET), **about)
     if prop["type"] == "boolean":
         return BoolProperty(default=bool(default), **about)
     if prop["type"] == "string":
-        return StringProperty(default=default or "", **about)
+        subtype = "FILE_PATH" if prop.get("format") == "file-path" else "NONE"
+        return StringProperty(default=default or "", subtype=subtype, **about)
     limits = {"min": prop.get("minimum", prop.get("exclusiveMinimum")), "max": prop.get("maximum")}
     given = {edge: value for edge, value in limits.items() if value is not None}
     start = default if default is not None else given.get("min", 0)
@@ -105,7 +107,6 @@ def _endpoint_items() -> list[tuple[str, str, str, int]]:
     return [
         (endpoint, schema["title"], schema["description"], _number(endpoint))
         for endpoint, schema in schemas().items()
-        if endpoint in CARRIED_OUT
     ]
 
 
@@ -175,6 +176,8 @@ def _value(group: bpy.types.PropertyGroup, prop: Schema) -> Any:
     value = getattr(group, prop["name"])
     if prop["type"] == "number":  # Blender's floats have 32 bits: 0.7 comes back as 0.699999988
         return float(f"{value:.7g}")
+    if prop.get("format") == "file-path":  # it may be relative to the .blend file
+        return bpy.path.abspath(value)
     return int(value) if prop["type"] == "integer" else value
 
 
@@ -184,7 +187,7 @@ def changed(group: bpy.types.PropertyGroup, prop: Schema) -> bool:
     if not group.is_property_set(name):
         return False
     value = _value(group, prop)
-    return bool(value != prop["default"]) and value != ""
+    return bool(value != prop["default"]) and value not in ("", UNSET)
 
 
 def chosen(settings: TRELLIS_PG_scene, endpoint: str) -> dict[str, Any]:

@@ -121,13 +121,7 @@ def test_four_views(runner: Runner, picture: Path) -> None:
     ("endpoint", "count", "parameters", "kind", "words"),
     [
         ("local/nothing", 1, {}, EndpointError, "There is no endpoint 'local/nothing'"),
-        (
-            "local/trellis-2",
-            1,
-            {},
-            EndpointError,
-            "not carried out by this version. Use fal-ai/trellis",
-        ),
+        ("local/trellis-2", 9, {}, EndpointError, "takes 8 images at most, and 9 were given"),
         ("fal-ai/trellis-2", 1, {}, AccessError, "no key for fal"),
         ("runware/trellis-2", 1, {}, AccessError, "RUNWARE_API_KEY in the environment"),
         ("local/draft", 0, {}, ImageError, "There is no image"),

@@ -5,7 +5,7 @@ import bpy
 import pytest
 
 from blender_trellis.endpoints import base, get
-from blender_trellis.endpoints.schema import CARRIED_OUT, schemas
+from blender_trellis.endpoints.schema import schemas
 from blender_trellis.ui import panels, properties
 
 ENDPOINTS = sorted(schemas())
@@ -32,8 +32,11 @@ def test_every_parameter_is_a_property_with_its_range_default_and_words(settings
         choices = wanted.get("enum") or ([wanted["const"]] if "const" in wanted else None)
         default = wanted["default"]
         if choices:
-            assert [item.identifier for item in prop.enum_items] == [str(c) for c in choices]
-            assert prop.default == str(default)
+            unset = [properties.UNSET] * (default is None)
+            assert [item.identifier for item in prop.enum_items] == unset + [
+                str(c) for c in choices
+            ]
+            assert prop.default == str(default or properties.UNSET)
             continue
         kind = {"integer": "INT", "number": "FLOAT", "boolean": "BOOLEAN", "string": "STRING"}
         assert prop.type == kind[wanted["type"]]
@@ -97,9 +100,29 @@ def test_another_endpoint_takes_over_what_both_know_and_says_what_had_to_change(
     assert len(notes) == 1 and "0.5" in notes[0] and "1" in notes[0]
 
 
-def test_only_endpoints_that_are_carried_out_can_be_chosen(settings):
+def test_a_choice_without_a_default_is_sent_only_once_it_was_made(settings):
+    group = properties.group_of(settings, "local/trellis-2")
+    assert group.pipeline_type == properties.UNSET
+    group.pipeline_type = "1024"
+    assert properties.chosen(settings, "local/trellis-2") == {"pipeline_type": "1024"}
+    group.pipeline_type = properties.UNSET
+    assert not properties.chosen(settings, "local/trellis-2")
+
+
+def test_the_path_of_a_file_may_be_relative_to_the_blend_file(settings, tmp_path):
+    group = properties.group_of(settings, "local/trellis-2")
+    prop = group.bl_rna.properties["geometry_lora_path"]
+    assert prop.subtype == "FILE_PATH"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
+    settings = bpy.context.scene.trellis
+    properties.group_of(settings, "local/trellis-2").geometry_lora_path = "//a.safetensors"
+    asked = properties.chosen(settings, "local/trellis-2")
+    assert asked == {"geometry_lora_path": str(tmp_path / "a.safetensors")}
+
+
+def test_every_endpoint_can_be_chosen(settings):
     items = settings.bl_rna.properties["endpoint"].enum_items
-    assert {item.identifier for item in items} == CARRIED_OUT
+    assert [item.identifier for item in items] == list(schemas())
 
 
 def test_what_an_enum_stores_does_not_depend_on_its_order(settings):

@@ -11,7 +11,7 @@ import pytest
 
 from blender_trellis.endpoints import generate, get, models, prices
 from blender_trellis.endpoints.base import STAGES
-from blender_trellis.endpoints.schema import CARRIED_OUT, carry_over, schemas
+from blender_trellis.endpoints.schema import carry_over, schemas
 from blender_trellis.errors import EndpointError, ParameterError
 from harness import REPOSITORY
 
@@ -50,9 +50,25 @@ FIRST_KEYS = {
 }
 DELIVERY = {"queue_priority", "start_timeout", "expiration_duration_seconds", "webhook_url"}
 TRELLIS_2_KEYS = {"seed"} | STAGE_KEYS | MESH_KEYS
+LOCAL_TEXTURE_KEYS = {
+    "multi_image",
+    "texture_lora_path",
+    "texture_lora_scale",
+    "texture_format",
+}
 KEYS = {
     "local/draft": {"seed", "resolution", "texture_size", "decimation_target"},
-    "local/trellis-2": TRELLIS_2_KEYS,
+    "local/trellis-2": TRELLIS_2_KEYS
+    | LOCAL_TEXTURE_KEYS
+    | {
+        f"{part}_lora_{what}"
+        for part in ("sparse_structure", "geometry")
+        for what in ("path", "scale")
+    }
+    | {"pipeline_type", "max_num_tokens", "untextured"},
+    "local/trellis-2/retexture": {"seed", "resolution", "texture_size"}
+    | TEXTURE_KEYS
+    | LOCAL_TEXTURE_KEYS,
     "fal-ai/trellis-2": TRELLIS_2_KEYS | DELIVERY,
     "fal-ai/trellis-2-lora": {"seed", "resolution", "texture_size", "decimation_target"}
     | STAGE_KEYS
@@ -89,10 +105,6 @@ def test_endpoints_are_found_in_the_order_of_their_definition() -> None:
     assert list(models()) == list(KEYS)
 
 
-def test_all_but_the_local_trellis_2_is_carried_out() -> None:
-    assert KEYS.keys() - {"local/trellis-2"} == CARRIED_OUT
-
-
 def test_the_schema_says_what_an_endpoint_takes_beside_pictures() -> None:
     about = {
         name: (schema["references"], schema["mesh"], schema["unconfirmed"])
@@ -101,6 +113,7 @@ def test_the_schema_says_what_an_endpoint_takes_beside_pictures() -> None:
     assert about == {
         "local/draft": ([], False, False),
         "local/trellis-2": ([], False, False),
+        "local/trellis-2/retexture": ([], True, False),
         "fal-ai/trellis-2": (["url"], False, False),
         "fal-ai/trellis-2-lora": (["url"], False, False),
         "fal-ai/trellis": (["url"], False, False),
@@ -109,6 +122,35 @@ def test_the_schema_says_what_an_endpoint_takes_beside_pictures() -> None:
         "fal-ai/trellis-2/retexture": (["url"], True, False),
         "runware/trellis-2": (["url", "uuid"], False, False),
     }
+
+
+def test_how_many_pictures_and_what_their_order_says() -> None:
+    about = {
+        name: (schema["images"]["key"], schema["images"]["maximum"], schema["images"]["views"])
+        for name, schema in schemas().items()
+        if schema["service"] == "local"
+    }
+    assert about == {
+        "local/draft": ("image_urls", 4, ["front", "right", "back", "left"]),
+        "local/trellis-2": ("image_urls", 8, []),
+        "local/trellis-2/retexture": ("image_urls", 8, []),
+    }
+    assert {name for name, schema in schemas().items() if schema["images"]["views"]} == {
+        "local/draft"
+    }
+
+
+def test_local_trellis_2_takes_what_fal_takes_with_the_same_defaults() -> None:
+    for endpoint in ("trellis-2", "trellis-2/retexture"):
+        ours, theirs = (
+            schemas()[f"{service}/{endpoint}"]["properties"] for service in ("local", "fal-ai")
+        )
+        assert theirs.keys() - DELIVERY <= ours.keys()
+        for name in theirs.keys() - DELIVERY:
+            assert ours[name]["default"] == theirs[name]["default"], name
+            for edge in ("minimum", "maximum", "enum"):
+                if edge in theirs[name]:
+                    assert ours[name][edge] == theirs[name][edge], (name, edge)
 
 
 def test_fal_trellis_2_has_thirty_input_keys() -> None:
@@ -193,6 +235,38 @@ def test_schemas_are_json_schema_that_agrees_with_the_models() -> None:
             {"seed": -1},
             "seed must be a whole number from 0 to 2147483647, not -1.",
         ),
+        (
+            "local/trellis-2",
+            {"pipeline_type": "1536"},
+            "pipeline_type must be 512, 1024, 1024_cascade or 1536_cascade, not '1536'.",
+        ),
+        ("local/trellis-2", {"pipeline_type": None}, "pipeline_type must be 512, 1024"),
+        (
+            "local/trellis-2",
+            {"max_num_tokens": 0},
+            "max_num_tokens must be a whole number from 4096 to 262144 tokens, not 0.",
+        ),
+        ("local/trellis-2", {"multi_image": "mean"}, "must be stochastic or average, not 'mean'."),
+        ("local/trellis-2", {"texture_format": "jpg"}, "texture_format must be png or webp"),
+        ("local/trellis-2", {"untextured": "?"}, "untextured must be true or false, not '?'."),
+        ("local/trellis-2", {"geometry_lora_path": ""}, "geometry_lora_path must be a file's path"),
+        ("local/trellis-2", {"texture_lora_scale": 4.1}, "must be a number from 0 to 4, not 4.1."),
+        (
+            "local/trellis-2",
+            {"uv_unwrap_angle_threshold_deg": 0},
+            "must be a number from 1 to 180 degrees, not 0.",
+        ),
+        (
+            "local/trellis-2",
+            {"ss_guidance_interval_start": 1, "ss_guidance_interval_end": 0.9},
+            "ss_guidance_interval_end must be at least",
+        ),
+        (
+            "local/trellis-2/retexture",
+            {"resolution": 1536},
+            "resolution must be 512 or 1024 voxels",
+        ),
+        ("local/trellis-2/retexture", {"untextured": True}, "has no parameter 'untextured'."),
         ("fal-ai/trellis-2-lora", {}, "needs at least one of sparse_structure_lora_url"),
         ("fal-ai/trellis-2-lora", {"resolution": 1536}, "resolution must be 512 or 1024 voxels"),
         ("runware/trellis-2", {"settings.texSlat.steps": 0}, "settings.texSlat.steps must be"),
@@ -301,6 +375,28 @@ def test_retexture_sends_a_mesh_and_a_picture() -> None:
         request.body(["u"])
     with pytest.raises(EndpointError, match="fal-ai/trellis-2 takes no mesh: leave it out"):
         get("fal-ai/trellis-2").parse({}).body(["u"], "https://example.com/chair.glb")
+
+
+def test_the_local_endpoints_take_pictures_as_a_list_and_the_mesh_beside_it() -> None:
+    request = get("local/trellis-2").parse({"seed": 7, "pipeline_type": "1024", "untextured": True})
+    assert request.body(["a"]) == {
+        "image_urls": ["a"],
+        "seed": 7,
+        "resolution": 1024,
+        "texture_size": 2048,
+        "decimation_target": 500_000,
+        "pipeline_type": "1024",
+        "untextured": True,
+    }
+    request = get("local/trellis-2/retexture").parse({"seed": 7, "multi_image": "average"})
+    assert request.body(["a", "b"], "data:model/gltf-binary;base64,") == {
+        "image_urls": ["a", "b"],
+        "mesh_url": "data:model/gltf-binary;base64,",
+        "seed": 7,
+        "resolution": 1024,
+        "texture_size": 2048,
+        "multi_image": "average",
+    }
 
 
 def test_the_request_that_runware_publishes() -> None:
@@ -452,6 +548,10 @@ def test_switching_endpoint_carries_over_and_clamps_visibly() -> None:
     kept, notes = carry_over({"settings.textureSize": 3072}, "runware/trellis-2", "fal-ai/trellis")
     assert kept == {"texture_size": 2048}
     assert len(notes) == 1
+    smoothing = {"uv_unwrap_smooth_strength": 1.6}
+    kept, notes = carry_over(smoothing, "fal-ai/trellis-2", "local/trellis-2")
+    assert kept == {"uv_unwrap_smooth_strength": 2}
+    assert notes == ["UV Smoothing: 1.6 became 2, the nearest it takes."]
 
 
 def test_schema_and_prices_need_no_third_party_module() -> None:
