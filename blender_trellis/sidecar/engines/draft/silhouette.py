@@ -50,7 +50,7 @@ def see(picture: Image.Image, resolution: int, finest: int) -> View:
     size = (max(2, round(picture.width * scale)), max(2, round(picture.height * scale)))
     small = picture.resize(size, Image.Resampling.BICUBIC)
     mask, slab = _mask(small)
-    mask = _clean(np.pad(mask, 1))[1:-1, 1:-1]
+    mask = clean(np.pad(mask, 1))[1:-1, 1:-1]
     inside = mask > 0.5
     if inside.sum() < 12:
         raise EngineError(_NOTHING, "image_urls")
@@ -85,7 +85,7 @@ def _mask(picture: Image.Image) -> tuple[Floats, bool]:
     return found, False
 
 
-def _clean(mask: Floats) -> Floats:
+def clean(mask: Floats) -> Floats:
     """Without specks, pinholes and components far smaller than the largest."""
     # Pixels that touch at a corner, as in a thin slanting line, belong together.
     labels, areas = label(grown(mask > 0.5, 1))
