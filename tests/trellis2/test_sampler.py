@@ -190,6 +190,25 @@ def test_average_follows_the_mean_of_the_predictions() -> None:
     torch.testing.assert_close(averaged, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_rescaled_fully_the_guided_x0_has_the_spread_of_the_unguided_one() -> None:
+    """With a sigma_min so large that it shows; the official 1e-5 hides below the vectors' tolerance."""
+    torch.manual_seed(2)
+    noise, condition, negative = torch.randn(3, 50, 4)
+    sampling = Sampling(2, 3.0, 1.0, (0.4, 0.6), 1.0)  # only the step at t = 0.5 is guided
+    seen: list[torch.Tensor] = []
+
+    def velocity(x: torch.Tensor, t: float, c: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return c
+
+    end = sample(velocity, noise, [condition], negative, sampling, sigma_min=0.3)
+    x = seen[-1]
+    guided, slope = (x - end) / 0.5, 0.3 + 0.7 * 0.5
+    spreads = [(0.7 * x - slope * v).std() for v in (guided, condition)]
+    torch.testing.assert_close(spreads[0], spreads[1])
+    assert (0.7 * x - slope * (3 * condition - 2 * negative)).std() > 1.5 * spreads[1]
+
+
 def test_every_step_is_told_and_may_end_the_run() -> None:
     class EndedError(Exception):
         pass
