@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .config import Config
-from .errors import OutputError
+from .errors import InputError, OutputError
 from .generation.job import Event, Job
 from .generation.library import check_output, copy_out
 from .generation.runner import Request, Runner
+from .install import Cancelled, Tell, installer
+from .services import sidecar
 
 if TYPE_CHECKING:
     import bpy
@@ -216,3 +218,45 @@ def import_result(
         location = beside(made)[:]
         objects += made
     return objects
+
+
+def install_local(
+    wish: installer.Wish | None = None,
+    *,
+    on_report: Tell = lambda _: None,
+    on_plan: Callable[[installer.Plan], None] = lambda _: None,
+    cancelled: Cancelled = lambda: False,
+    home: Path | None = None,
+) -> installer.Plan:
+    """Install the local engine TRELLIS.2: its Python environment and its weights. What is there already is left alone.
+
+    `on_plan` gets what will be downloaded before it is, and may raise to refuse. `home` is the folder of the sidecar's files,
+    that of the configuration if None.
+
+    Raises:
+        errors.TrellisError: those of `install.installer.install`; the next call goes on where it stopped.
+    """
+    wish = wish or installer.Wish()
+    home = home or config().shared
+    if installer.plan(home, wish).steps:
+        _end_sidecar(home)  # its worker may run in the environment that is made anew
+    return installer.install(home, wish, on_report, cancelled, on_plan)
+
+
+def uninstall_local(only: str = "", *, home: Path | None = None) -> None:
+    """Delete the local engine's environment and weights, or `only` one of "environment" and "weights".
+
+    Raises:
+        errors.InputError: it is at work.
+        errors.StorageError: something cannot be deleted.
+    """
+    home = home or config().shared
+    _end_sidecar(home)
+    installer.uninstall(home, only)
+
+
+def _end_sidecar(home: Path) -> None:
+    state = sidecar.health(sidecar.read_address(home))
+    if state and state["busy"]:
+        raise InputError("The local process works on a model. Wait for it, or cancel it.")
+    sidecar.stop(home)

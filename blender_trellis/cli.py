@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, cli_install
 from .errors import (
     CancelledError,
     InputError,
@@ -139,8 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument("action", nargs="?", default="list", choices=_JOB_ACTIONS, metavar="ACTION")
     jobs.add_argument("job", nargs="?", metavar="ID")
     jobs.add_argument("request", nargs="?", metavar="REQUEST")
-    sidecar = command("sidecar", _sidecar, "start or stop the local process, or say how it is")
-    sidecar.add_argument("action", nargs="?", default="status", choices=["start", "status", "stop"])
+    sidecar = command(
+        "sidecar", _sidecar, "start, stop or install the local process, or say how it is"
+    )
+    actions = ("start", "status", "stop", *cli_install.ACTIONS)
+    sidecar.add_argument("action", nargs="?", default="status", choices=actions)
+    cli_install.add_options(sidecar)
     command("doctor", _doctor, "what is installed and configured")
     return parser
 
@@ -447,6 +451,8 @@ def _sidecar(arguments: argparse.Namespace, show: _Json | _Text) -> int:
     from . import api
     from .services import sidecar
 
+    if arguments.action in cli_install.ACTIONS:
+        return cli_install.run(arguments, show)
     home = api.config().shared
     if arguments.action == "stop":
         stopped = sidecar.stop(home)

@@ -19,6 +19,7 @@ from . import __version__
 from .config import Config
 from .endpoints.schema import schemas
 from .errors import TrellisError
+from .install import installer
 from .services import check_key, sidecar, wire
 
 _PACKAGES = ("httpx", "pydantic", "pillow", "fastapi", "uvicorn", "numpy")
@@ -44,7 +45,9 @@ def examine(config: Config) -> dict[str, Any]:
     found["sidecar"] = f"running, version {state['version']}" if state else "not running"
     found["endpoints"] = ", ".join(sorted(schemas()))
     found["gpu"] = _gpu()
-    found["weights"] = "none needed: no endpoint of this version uses a model"
+    installed = installer.status(config.shared)
+    found["TRELLIS.2"] = installed.environment_words()
+    found["TRELLIS.2 weights"] = installed.weights_words()
     return found
 
 

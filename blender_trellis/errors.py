@@ -14,6 +14,7 @@
     │   ├── RejectedError             it refused the request (validation, content, size)
     │   ├── AccountError              it refused the key or the account
     │   ├── GenerationError           it tried and failed
+    │   ├── InstallError              the local engine could not be installed; trying again goes on where it stopped
     │   └── ResultError               it delivered a file that is broken or hostile
     ├── UnreachableError     exit 4   no answer, or none that can be relied on; trying later may help
     │   ├── SidecarError              the local process does not start or does not answer
@@ -119,6 +120,10 @@ class AccountError(ServiceError):
 
 class GenerationError(ServiceError):
     """The service tried and failed."""
+
+
+class InstallError(ServiceError):
+    """The local engine could not be installed; trying again goes on where it stopped."""
 
 
 class ResultError(ServiceError):

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The model's files: which there are (weights.json), which of them are here, and how the others come.
+
+A file that was downloaded or taken over has a record beside it, `<name>.verified`, with its size and SHA-256. One without is
+believed if it is whole in itself: somebody may have put it there by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import (
+    AccessError,
+    InputError,
+    InstallError,
+    StorageError,
+    TrellisError,
+    UnreachableError,
+)
+from . import Cancelled, Say, environment, hub, process
+
+RESOLUTIONS = ("512", "all")
+_MANIFEST = Path(__file__).with_name("weights.json")
+_HEADER_LIMIT = 100 << 20  # what safetensors itself takes for a header
+_GATE = "facebook/dinov3-vitl16-pretrain-lvd1689m"
+
+
+def folder(home: Path) -> Path:
+    """Where the weights are: `TRELLIS_WEIGHTS`, or with the engine's other files."""
+    return Path(os.environ.get("TRELLIS_WEIGHTS") or environment.folder(home) / "weights")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the model. `target` is its place in the weights' folder, `about` its size where `size` is not known."""
+
+    repository: str
+    revision: str
+    path: str
+    target: str
+    what: str
+    licence: str
+    licence_url: str
+    about: int
+    size: int | None = None
+    sha256: str | None = None
+    digest: str = ""
+
+    @property
+    def bytes(self) -> int:
+        return self.about if self.size is None else self.size
+
+
+@cache
+def _manifest() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(_MANIFEST.read_text(encoding="utf-8"))
+    return read
+
+
+def ungated() -> str:
+    """The repository that has a copy of the gated file for everyone; its licence binds all the same."""
+    return str(_manifest()["repositories"][_GATE]["ungated"])
+
+
+def wanted(resolution: str, retexture: bool = False, without_gate: bool = False) -> list[File]:
+    """The files for a choice, "512" or "all" resolutions. `without_gate`: the gated one from where it needs no leave."""
+    uses = {resolution, "retexture"} if retexture else {resolution}
+    listed = _manifest()["files"]
+    return [_file(entry, without_gate) for entry in listed if uses & set(entry["needed_for"])]
+
+
+def _file(entry: dict[str, Any], without_gate: bool) -> File:
+    repository = entry["repository"]
+    about = _manifest()["repositories"][repository]
+    place, revision = about["folder"], about["revision"]
+    if without_gate and "ungated" in about:
+        repository = about["ungated"]
+        place, revision = repository.replace("/", "--"), "main"
+    target = f"{place}/{entry['path']}" if place else entry["path"]
+    return File(
+        repository,
+        revision,
+        entry["path"],
+        target,
+        entry["what"],
+        about["licence"],
+        about["licence_url"],
+        entry["about"] or 0,
+        entry["size"],
+        entry["sha256"],
+        f"sha256:{entry['sha256']}" if entry["sha256"] else "",
+    )
+
+
+# -- What is here ----------------------------------------------------------------------------------
+
+
+def missing(place: Path, files: Iterable[File]) -> list[File]:
+    """Those that are not here, or not whole. Of the gated file any copy will do."""
+    return [file for file in files if not _is_here(place, file)]
+
+
+def _is_here(place: Path, file: File) -> bool:
+    return any(_is_whole(place / copy.target) for copy in _copies(file))
+
+
+def _copies(file: File) -> list[File]:
+    """The file itself, and where there are copies of it elsewhere, those too; the engine takes any."""
+    if file.repository not in (_GATE, ungated()):
+        return [file]
+    entries = [entry for entry in _manifest()["files"] if entry["repository"] == _GATE]
+    both = [_file(entry, without_gate) for entry in entries for without_gate in (False, True)]
+    return [copy for copy in both if copy.path == file.path]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        size = path.stat().st_size
+        recorded = json.loads(hub.record_of(path).read_text(encoding="utf-8"))
+        return bool(recorded["size"] == size)
+    except (OSError, ValueError, KeyError, TypeError):
+        return fault(path) == ""
+
+
+def fault(path: Path) -> str:
+    """What is wrong with a file as far as it tells itself; "" if nothing is. Its tensors are not looked at."""
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+            return ""
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= _HEADER_LIMIT:
+                return "it is no safetensors file"
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except OSError as error:
+        return str(error)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return "it is no safetensors file" if path.suffix == ".safetensors" else "it is no JSON"
+    size = path.stat().st_size
+    return (
+        ""
+        if size == 8 + length + end
+        else f"it has {size} bytes and should have {8 + length + end}"
+    )
+
+
+# -- From the hub ----------------------------------------------------------------------------------
+
+
+def look(files: Iterable[File], endpoint: str, cancelled: Cancelled) -> list[File]:
+    """The files with the sizes and hashes that the hub names. Nothing of them is downloaded.
+
+    Raises:
+        AccessError: one is gated; the message explains what that is and what to do.
+        UnreachableError, InstallError: the hub does not answer, or does not have one.
+    """
+    found = []
+    # The gated one first: nobody wants to wait for the others to hear that
+    for file in sorted(files, key=lambda file: file.repository != _GATE):
+        process.check(cancelled)
+        try:
+            remote = hub.look(endpoint, file.repository, file.revision, file.path)
+        except hub.HubError as error:
+            raise _explained(error.kind, str(error), file, endpoint) from error
+        found.append(
+            replace(
+                file,
+                size=remote.size,
+                digest=file.digest or remote.digest,
+                revision=remote.revision,
+            )
+        )
+    return found
+
+
+def download(
+    home: Path, python: Path, files: list[File], *, endpoint: str, say: Say, cancelled: Cancelled
+) -> None:
+    """Download files that `look` has described, in a process of their own; what came stays for the next try.
+
+    Raises:
+        AccessError, UnreachableError, InstallError, StorageError: it did not work.
+        CancelledError: `cancelled` said so.
+    """
+    place = folder(home)
+    place.mkdir(parents=True, exist_ok=True)
+    names = ("repository", "revision", "path", "target", "size", "digest")
+    job = {
+        "endpoint": endpoint,
+        "folder": str(place),
+        "files": [{name: getattr(file, name) for name in names} for file in files],
+    }
+    by_target = {file.target: file for file in files}
+    come = dict.fromkeys(by_target, 0)
+    total = sum(file.bytes for file in files)
+    failures: list[TrellisError] = []
+    last = "no word of why"
+
+    def listen(line: str) -> None:
+        nonlocal last
+        last = line
+        if not line.startswith("{"):
+            return
+        event = json.loads(line)
+        file = by_target[event["file"]]
+        if event["event"] == "error":
+            failures.append(_explained(event["kind"], event["message"], file, endpoint))
+            return
+        come[file.target] = event["done"]
+        done = sum(come.values())
+        say(
+            f"{file.what}: {gigabytes(done)} of {gigabytes(total)}", done / total if total else None
+        )
+
+    command = process.python_command(python, Path(hub.__file__), json.dumps(job))
+    code = process.run(command, environment.folder(home) / environment.LOG, listen, cancelled)
+    if failures:
+        raise failures[0]
+    if code:
+        raise InstallError(
+            f"Downloading the model failed: {last}. Install again to go on from here."
+        )
+
+
+def _explained(kind: str, message: str, file: File, endpoint: str) -> TrellisError:
+    """What a refusal means for the one who reads it."""
+    page = f"{endpoint}/{file.repository}"
+    if kind in ("gated", "refused"):
+        return AccessError(_gate_words(kind, message, file, page))
+    if kind == "unreachable":
+        return UnreachableError(
+            f"{message} Check the connection and install again: it goes on from here. A mirror can be named with --mirror, a "
+            "folder that has the files with --from."
+        )
+    if kind == "disk":
+        return StorageError(
+            f"{file.target} cannot be written: {message} Make room and install again."
+        )
+    if kind == "hash":
+        return InstallError(
+            f"{file.target} arrived broken, or somebody has changed it: {message} It was deleted. Install again, perhaps from "
+            "another mirror."
+        )
+    return InstallError(f"{message} It should be at {page}. Install a newer version of Trellis.")
+
+
+def _gate_words(kind: str, message: str, file: File, page: str) -> str:
+    if file.repository != _GATE:
+        return f"{page} may not be read: {message} Check HF_TOKEN, or name a mirror."
+    token = (
+        "with a token of that account in the environment variable HF_TOKEN (or log in with the hub's own tool, `hf auth login`)"
+        if kind == "gated"
+        else "with the account whose token is set now; a request may take a while, or be rejected"
+    )
+    return (
+        f"TRELLIS.2 looks at pictures through DINOv3, which Meta gives out under its own licence ({file.licence_url}) to whoever "
+        f"accepts it: {message} Either accept it at {page}, {token}. Or use the copy that needs no leave at "
+        f"{ungated()} (--without-gate; the same licence binds you). Or name a folder that has the file (--from)."
+    )
+
+
+# -- From a folder ---------------------------------------------------------------------------------
+
+
+def take_over(
+    place: Path, files: Iterable[File], source: Path, say: Say, cancelled: Cancelled
+) -> None:
+    """Link files from a folder, or copy them where it is on another disk; each is checked.
+
+    `source` may be the weights' folder of another computer, a folder of checkouts by their names, or the hub's own cache.
+
+    Raises:
+        InputError: it lacks one, or one is broken.
+        StorageError: the disk does not take one.
+    """
+    found = [(file, _find(source, file)) for file in files]
+    lacking = [file.target for file, there in found if there is None]
+    if lacking:
+        raise InputError(
+            f"{source} lacks {', '.join(lacking[:3])}{' and more' if lacking[3:] else ''}. Choose the folder that holds the "
+            "model's files as its repositories have them."
+        )
+    for number, (file, there) in enumerate(found):
+        assert there
+        say(file.what, number / len(found))
+        copy, path = there
+        if wrong := fault(path):
+            raise InputError(f"{path} cannot be used: {wrong}.")
+        digest = _sha256(path, cancelled)
+        if copy.sha256 not in (None, digest):
+            raise InputError(
+                f"{path} is not the file that {copy.repository} has: its hash differs."
+            )
+        try:
+            _place(path.resolve(), place / copy.target, digest)
+        except OSError as error:
+            raise StorageError(f"{place / copy.target} cannot be written: {error}.") from error
+
+
+def _find(source: Path, file: File) -> tuple[File, Path] | None:
+    """A copy of a file and where it is in a folder; layouts as in `take_over`."""
+    for copy in _copies(file):
+        owner, name = copy.repository.split("/")
+        roots = [source / f"{owner}--{name}", source / owner / name, source / name]
+        roots += [source] if source.name == name else []
+        for store in (source, source / "hub"):
+            snapshots = store / f"models--{owner}--{name}" / "snapshots"
+            roots += [snapshots / copy.revision, *sorted(snapshots.glob("*"))]
+        for path in (source / copy.target, *(root / copy.path for root in roots)):
+            if path.is_file():
+                return copy, path
+    return None
+
+
+def _place(path: Path, target: Path, digest: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    part.unlink(missing_ok=True)
+    _link(path, part)
+    hub.write_record(target, path.stat().st_size, digest, "")
+    part.replace(target)
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(path, to)
+
+
+def _sha256(path: Path, cancelled: Cancelled) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 22):
+            process.check(cancelled)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+# -- And away --------------------------------------------------------------------------------------
+
+
+def remove(home: Path) -> None:
+    """Delete the weights; those in a folder of the user's own choice, by `TRELLIS_WEIGHTS`, stay."""
+    own = environment.folder(home) / "weights"
+    if own.exists():
+        shutil.rmtree(own)
+
+
+def gigabytes(size: int) -> str:
+    """A size in words, "10.3 GiB", in the unit that file managers and the model's documentation use."""
+    return f"{size / 2**30:.1f} GiB"
