@@ -101,7 +101,8 @@ class JobView:
 class Board:
     """All jobs that the panel shows, newest first. `dirty` says that a redraw is due, `fault` why nothing works at all.
 
-    `spent` is what was spent, by month and service; `keys` what each service says of its key, in words.
+    `spent` is what was spent, by month and service; `keys` what each service says of its key, in words; `not_installed` the
+    endpoints whose engine is to be installed on this computer first, None until somebody looked.
     """
 
     def __init__(self) -> None:
@@ -110,6 +111,7 @@ class Board:
         self.fault = ""
         self.spent: list[Spent] = []
         self.keys: dict[str, str] = {}
+        self.not_installed: frozenset[str] | None = None
 
     def add(self, view: JobView) -> JobView:
         """Show a job, above the ones that are there."""

@@ -111,14 +111,15 @@ class TRELLIS_OT_retexture(_Order, bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        why = orders.no_mesh(orders.RETEXTURE) or orders.unreachable(orders.RETEXTURE)
+    def poll(cls, context: bpy.types.Context) -> bool:
+        endpoint = orders.retexture(context.scene)
+        why = orders.no_mesh(endpoint) or orders.unreachable(endpoint)
         if why:
             cls.poll_message_set(why)
         return not why
 
-    def _asked(self, _scene: bpy.types.Scene) -> str:
-        return orders.RETEXTURE
+    def _asked(self, scene: bpy.types.Scene) -> str:
+        return orders.retexture(scene)
 
 
 def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:

@@ -12,14 +12,16 @@ import bpy
 
 from ..endpoints.schema import schemas
 from ..errors import EndpointError, ImageError, TrellisError
-from . import preferences, properties
+from . import preferences, properties, pump
 
 if TYPE_CHECKING:
     from ..config import Config
     from .pictures import Picture
 
 RETEXTURE = "fal-ai/trellis-2/retexture"
+LOCAL_RETEXTURE = "local/trellis-2/retexture"
 OFFLINE = "Allow Online Access in the preferences, under System"
+NOT_INSTALLED = "Install TRELLIS.2 on this computer, or choose another endpoint"
 
 
 class Order(NamedTuple):
@@ -59,8 +61,17 @@ def no_mesh(endpoint: str) -> str:
     return "" if obj.mode == "OBJECT" else "Go to Object Mode"
 
 
+def retexture(scene: bpy.types.Scene) -> str:
+    """The endpoint that gives an object a new texture: the chosen one if it can, else fal's, or this computer's without a key."""
+    chosen: str = scene.trellis.endpoint
+    if schemas()[chosen]["mesh"]:
+        return chosen
+    here = unreachable(RETEXTURE) and not unreachable(LOCAL_RETEXTURE)
+    return LOCAL_RETEXTURE if here else RETEXTURE
+
+
 def unreachable(endpoint: str) -> str:
-    """Why the endpoint's service cannot be asked: no online access, no key, a wrong address; "" if it can."""
+    """Why the endpoint's service cannot be asked: no online access, no key, a wrong address, not installed; "" if it can."""
     from ..config import LOOPBACK
 
     service = schemas()[endpoint]["service"]
@@ -73,6 +84,9 @@ def unreachable(endpoint: str) -> str:
         return OFFLINE
     if key is not None and not key:
         return f"Set the key for {service} in the preferences"
+    # Of another computer only its own answer tells
+    if not base and pump.get().lacks_engine(endpoint):
+        return NOT_INSTALLED
     return ""
 
 

@@ -164,6 +164,8 @@ def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
     if why == orders.OFFLINE:
         opened = column.operator("screen.userpref_show", text="Open Preferences")
         opened.section = "SYSTEM"
+    elif why == orders.NOT_INSTALLED:
+        column.operator("trellis.install_local", text="Install TRELLIS.2…", icon="IMPORT")
     elif "preferences" in why:
         column.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
 

@@ -33,6 +33,8 @@ INTERVAL = 0.1  # seconds between two ticks while something is on the way
 BUDGET = 0.001  # seconds after which a tick leaves the remaining events to the next one
 TAB = "Trellis"
 SHOWN = 200  # results listed, the newest
+# What does not come with the extension
+_TO_INSTALL = _GENERATE, _RETEXTURE = "local/trellis-2", "local/trellis-2/retexture"
 
 
 class Pump:
@@ -109,6 +111,10 @@ class Pump:
         except TrellisError as error:
             words = error.message
         self.inbox.put(partial(self._show_key, service, words))
+
+    def _find_engines(self, home: Path) -> None:
+        """In the clerk's thread: looks which engines are installed on this computer."""
+        self.inbox.put(partial(self._show_engines, _not_installed(home)))
 
     def _fetch(self, job_id: str, then: Callable[[Job], None]) -> None:
         """In the clerk's thread: reads a job, and has `then` called with it by a tick."""
@@ -239,6 +245,23 @@ class Pump:
         config = preferences.config()
         self.board.keys[service] = jobs.ASKING
         self.later(partial(self._try_key, service, config))
+
+    def lacks_engine(self, endpoint: str) -> bool:
+        """Whether its engine must be installed here first, as far as is known: the first question has the clerk look."""
+        if endpoint not in _TO_INSTALL:
+            return False
+        if self.board.not_installed is None:
+            self.look_for_engines()
+        return endpoint in (self.board.not_installed or ())
+
+    def look_for_engines(self) -> None:
+        """Find out which engines are installed on this computer; to be called when one was installed or removed.
+
+        Raises:
+            InputError: a base URL in the preferences is not one.
+        """
+        self.board.not_installed = self.board.not_installed or frozenset()
+        self.later(partial(self._find_engines, preferences.config().shared))
 
     def job(self, job_id: str) -> Job:
         """A job from the journal, for background mode."""
@@ -385,6 +408,9 @@ class Pump:
     def _show_spent(self, spent: list[Spent]) -> None:
         self.board.spent, self.board.dirty = spent, True
 
+    def _show_engines(self, not_installed: frozenset[str]) -> None:
+        self.board.not_installed, self.board.dirty = not_installed, True
+
     def _show_key(self, service: str, words: str) -> None:
         if service in self.board.keys:  # else it was changed meanwhile
             self.board.keys[service] = words
@@ -428,6 +454,25 @@ def _new_id() -> str:
     import uuid
 
     return str(uuid.uuid4())
+
+
+def _not_installed(home: Path) -> frozenset[str]:
+    """The endpoints whose engine lacks its Python, or weights."""
+    import importlib.util
+
+    from ..install import environment
+
+    # Without an environment of its own the engine takes PyTorch from where it runs, if it is there
+    if environment.python(home) is None and not importlib.util.find_spec("torch"):
+        return frozenset(_TO_INSTALL)
+    from ..install import weights
+
+    place = weights.folder(home)
+    wanted = {
+        _GENERATE: weights.wanted("512"),
+        _RETEXTURE: weights.wanted("512", retexture=True),
+    }
+    return frozenset(name for name, files in wanted.items() if weights.missing(place, files))
 
 
 def _remove(folder: Path) -> None:
