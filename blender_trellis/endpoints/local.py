@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from .base import VIEWS, Endpoint, parameter, seed
 from .trellis2 import (
     MeshExtraction,
@@ -149,6 +151,12 @@ class LocalTrellis2(MeshExtraction, StageSampling, _LocalTrellis2):
     uv_unwrap_global_iterations: int = uv_global_passes(ge=1, le=10)
     uv_unwrap_refine_iterations: int = uv_refine_passes(ge=0, le=100)
     uv_unwrap_smooth_strength: int = uv_smoothing(1, ge=0, le=10)
+
+    @field_validator("pipeline_type", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """On a command line 512 and 1024 are numbers."""
+        return str(value) if type(value) is int else value
 
 
 class LocalTrellis2Retexture(_LocalTrellis2):

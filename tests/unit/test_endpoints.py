@@ -399,6 +399,17 @@ def test_the_local_endpoints_take_pictures_as_a_list_and_the_mesh_beside_it() ->
     }
 
 
+def test_a_pipeline_that_reads_as_a_number_is_taken() -> None:
+    for value in (1024, "1024"):
+        assert (
+            get("local/trellis-2").parse({"pipeline_type": value}).body(["a"])["pipeline_type"]
+            == "1024"
+        )
+    for value in (True, 1024.0, 1536):
+        with pytest.raises(ParameterError, match="pipeline_type must be 512, 1024, 1024_cascade"):
+            get("local/trellis-2").parse({"pipeline_type": value})
+
+
 def test_the_request_that_runware_publishes() -> None:
     def stage(guidance: float, rescale: float, rescale_t: float) -> dict[str, float]:
         return {
