@@ -2,7 +2,8 @@
 """The Draft engine: pictures to a closed, textured mesh with numpy and Pillow alone, in about a second.
 
 In the order of the work: `silhouette` (with `background`) cuts the subject out, `structure` makes a solid of it,
-`surface` a mesh, `atlas` and `texture` paint it, `gltf` writes the file; `engine` leads. `grids` holds what they share.
+`surface` a mesh, `atlas` and `texture` paint it; `engine` leads, and has `..gltf` write the file. `grids` holds what they
+share.
 """
 
 from .engine import DraftEngine

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..gltf import Material, encode
 from ..stages import Progress, Stage
 from .atlas import BACK, FRONT, Atlas, unwrap
-from .gltf import encode
 from .grids import Floats
 from .silhouette import View, see
 from .structure import Solid, brightness_relief, hull, inflate
@@ -138,13 +138,13 @@ def _extras(request: dict[str, Any], images: int) -> dict[str, Any]:
 def _glb(mesh: Mesh, atlas: Atlas, files: list[bytes], extras: dict[str, Any]) -> bytes:
     colour, normal = files
     return encode(
+        generator="Trellis for Blender, Draft engine",
+        extras=extras,
         positions=_y_up(_in_unit_cube(mesh.points))[atlas.vertex],
         normals=_y_up(mesh.normals)[atlas.vertex],
         uvs=atlas.texels / np.float32(atlas.size),
         faces=atlas.faces,
-        colour=colour,
-        normal=normal,
-        extras=extras,
+        material=Material(colour=colour, normal=normal, metallic=0.0, roughness=0.7),
     )
 
 
