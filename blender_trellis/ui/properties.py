@@ -26,6 +26,9 @@ from ..endpoints.schema import Schema, carry_over, describe_range, schemas
 from .callbacks import lock_seed, switch_endpoint
 
 MAX_INT = 2**31 - 1  # Blender's integers have 32 bits
+# Newer Blenders want to be told that a path may begin with "//"
+_HAVE_IT = "is_path_supports_blend_relative" in bpy.types.Property.bl_rna.properties
+_BLEND_RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if _HAVE_IT else set()
 UNSET = "UNSET"  # the choice of an enum that has no default
 
 
@@ -74,8 +77,9 @@ def _property(prop: Schema) -> Any:
     if prop["type"] == "boolean":
         return BoolProperty(default=bool(default), **about)
     if prop["type"] == "string":
-        subtype = "FILE_PATH" if prop.get("format") == "file-path" else "NONE"
-        return StringProperty(default=default or "", subtype=subtype, **about)
+        if prop.get("format") == "file-path":
+            about |= {"subtype": "FILE_PATH", "options": _BLEND_RELATIVE}
+        return StringProperty(default=default or "", **about)
     limits = {"min": prop.get("minimum", prop.get("exclusiveMinimum")), "max": prop.get("maximum")}
     given = {edge: value for edge, value in limits.items() if value is not None}
     start = default if default is not None else given.get("min", 0)
