@@ -202,7 +202,7 @@ def install(
         state = _State.fresh(recipe)
         state.write(home)  # before anything is touched: what was whole is not any more
     for step in left:
-        number = STEPS.index(step) + 1
+        number = STEPS.index(step) + 2  # after asking the hub
 
         def told(line: str, step: Step = step, number: int = number) -> None:
             message, fraction = words(line)

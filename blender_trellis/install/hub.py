@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import http.client
 import json
@@ -168,8 +169,8 @@ def _go_on(where: str, remote: Remote, part: Path, tell: Callable[[int], None]) 
     with _open("GET", where, headers, follow=lambda *_: True) as answer:
         begins = re.match(rf"bytes {have}-", answer.headers.get("Content-Range") or "")
         goes_on = have and answer.status == 206 and begins
-        with part.open("ab" if goes_on else "wb") as written:
-            while piece := answer.read(_PIECE):
+        with part.open("ab" if goes_on else "wb", buffering=0) as written:
+            while piece := answer.read1(_PIECE):  # what there is: a slow line is to be seen to move
                 written.write(piece)
                 tell(written.tell())
 
@@ -211,6 +212,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+@functools.cache
 def certificates() -> ssl.SSLContext:
     """What to trust: the system's certificates, and Mozilla's where they are, since Blender's Python on macOS has none."""
     context = ssl.create_default_context()

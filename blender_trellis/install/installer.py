@@ -122,13 +122,12 @@ def install(
     with lock:
         made = plan(home, wish)
         _check_access(made, wish)
-        _check_room(home, made)
         endpoint = wish.mirror or hub.endpoint()
         count = len(environment.STEPS) + 2
         if made.files and not made.linked:
             tell(Report("access", 1, count, "Asking for the model"))
             made = replace(made, files=weights.look(made.files, endpoint, cancelled))
-            _check_room(home, made)
+        _check_room(home, made)
         show(made)
         if made.steps:
             environment.install(

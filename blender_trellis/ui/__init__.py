@@ -8,6 +8,7 @@ orders.py           from those settings to an order, or what is missing for one
 pictures.py         Blender images as files to send      previews.py   small pictures to show
 pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
 arrivals.py         results on their way into a scene
+installs.py         the local engine, as the preferences show it, and the thread that installs it
 money.py            estimates and what was spent, in words
 operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
 """
@@ -31,6 +32,7 @@ def _classes() -> list[Any]:
     from . import (
         operators,
         operators_images,
+        operators_install,
         operators_services,
         panels,
         panels_jobs,
@@ -44,6 +46,7 @@ def _classes() -> list[Any]:
         *operators_images.CLASSES,
         *operators.CLASSES,
         *operators_services.CLASSES,
+        *operators_install.CLASSES,
         *panels.CLASSES,
         *panels_jobs.CLASSES,
     ]
@@ -66,10 +69,11 @@ def unregister() -> None:
     """The same backwards; nothing stays behind."""
     import bpy
 
-    from . import properties, pump
+    from . import installs, properties, pump
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
+    installs.unregister()
     pump.unregister()
     properties.unregister()
     for cls in reversed(_classes()):

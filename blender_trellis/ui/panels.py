@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 
 from ..endpoints.schema import Schema, schemas
-from . import money, orders, preferences, properties, pump
+from . import money, orders, panels_install, preferences, properties, pump
 from .text import wrapped
 
 # In the panel itself, in this order; all others are in their stage's section
@@ -165,7 +165,7 @@ def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
         opened = column.operator("screen.userpref_show", text="Open Preferences")
         opened.section = "SYSTEM"
     elif why == orders.NOT_INSTALLED:
-        column.operator("trellis.install_local", text="Install TRELLIS.2…", icon="IMPORT")
+        panels_install.draw_button(column, context)
     elif "preferences" in why:
         column.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
 

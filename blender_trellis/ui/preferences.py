@@ -81,6 +81,8 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
     )
 
     def draw(self, context: bpy.types.Context) -> None:
+        from . import panels_install
+
         layout = self.layout
         layout.use_property_split = True
         column = layout.column()
@@ -93,6 +95,7 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
             notice = column.box().column(align=True)
             notice.label(text="Uninstalling the extension deletes its own folder.", icon="INFO")
             notice.label(text="A results folder elsewhere survives.", icon="BLANK1")
+        panels_install.draw(layout, context)
         header, body = layout.panel("TRELLIS_addresses", default_closed=True)
         header.label(text="Servers of Your Own")
         if body:

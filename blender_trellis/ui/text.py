@@ -9,11 +9,16 @@ import blf
 import bpy
 
 
-def wrapped(context: bpy.types.Context, text: str, *, icon: bool = False) -> tuple[str, ...]:
-    """`text` in lines that fit the region's width, beside an icon or alone; no line for no text."""
+def wrapped(
+    context: bpy.types.Context, text: str, *, icon: bool = False, dialog: int = 0
+) -> tuple[str, ...]:
+    """`text` in lines that fit the region's width, beside an icon or alone; no line for no text.
+
+    `dialog` is the width that a dialog was asked for: its region is the one that it was opened from.
+    """
     scale = context.preferences.system.ui_scale
     # Margins of panel and box, and the tabs at the side; 20 more for an icon
-    width = context.region.width - (96 if icon else 64) * scale
+    width = (dialog * scale or context.region.width) - (96 if icon else 64) * scale
     points = context.preferences.ui_styles[0].widget.points * scale
     return _lines(text, max(int(width), 60), round(points, 1))
 

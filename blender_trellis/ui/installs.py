@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The local engine as the preferences show it, and the thread that installs it: nothing here waits, and drawing reads memory.
+
+It has a timer of its own, which runs while there is something on the way, so that the pump need not know of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ..errors import CancelledError, TrellisError
+from . import preferences, pump
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..install import Report
+    from ..install.installer import Plan, Status, Wish
+
+INTERVAL = 0.2  # seconds between two ticks
+
+
+class Local:
+    """What is installed, what is going on, and how the last thing ended. All methods are the main thread's."""
+
+    def __init__(self) -> None:
+        self.status: Status | None = None  # None until it has been looked
+        self.plan: Plan | None = None  # of a wish with all its defaults
+        self.report: Report | None = None
+        self.words = ""
+        self._threads: list[threading.Thread] = []
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._cancel = threading.Event()
+        self._looked = False
+
+    @property
+    def at_work(self) -> bool:
+        """Whether something is being installed or uninstalled."""
+        return self.report is not None
+
+    def look(self) -> None:
+        """Find out what is installed, unless it is known or on its way."""
+        if not self._looked:
+            self._looked = True
+            try:
+                home = preferences.config().shared
+            except TrellisError as error:
+                self.words = error.message
+                return
+            self._start(partial(self._find_out, home))
+
+    def install(self, wish: Wish) -> None:
+        """Begin an installation.
+
+        Raises:
+            TrellisError: a base URL in the preferences is not one.
+        """
+        self._begin("Beginning", partial(self._install, preferences.config().shared, wish))
+
+    def uninstall(self, only: str) -> None:
+        """Begin to delete what was installed.
+
+        Raises:
+            TrellisError: a base URL in the preferences is not one.
+        """
+        self._begin("Uninstalling", partial(self._uninstall, preferences.config().shared, only))
+
+    def unload(self) -> None:
+        """Have the engine give back the memory that it holds.
+
+        Raises:
+            TrellisError: a base URL in the preferences is not one.
+        """
+        self._start(partial(self._unload, preferences.config().shared))
+
+    def cancel(self) -> None:
+        """End the installation; what has come stays for the next one."""
+        self._cancel.set()
+
+    def close(self) -> None:
+        """End everything, and wait for it."""
+        self._cancel.set()
+        for thread in self._threads:
+            thread.join()
+        if bpy.app.timers.is_registered(tick):
+            bpy.app.timers.unregister(tick)
+
+    # -- Other threads ---------------------------------------------------------------------------
+
+    def _find_out(self, home: Path) -> None:
+        from ..install import installer
+
+        status = installer.status(home)
+        try:
+            plan, words = installer.plan(home, installer.Wish(only=installer.ENVIRONMENT)), ""
+        except TrellisError as error:
+            plan, words = None, error.message
+        self._inbox.put(partial(self._know, status, plan, words))
+
+    def _install(self, home: Path, wish: Wish) -> str:
+        from .. import api
+
+        last: list[Report] = []
+
+        def tell(report: Report) -> None:
+            if not last or report != last[-1]:
+                last[:] = [report]
+                self._inbox.put(partial(self._show, report))
+
+        api.install_local(wish, on_report=tell, cancelled=self._cancel.is_set, home=home)
+        return "TRELLIS.2 is installed."
+
+    def _uninstall(self, home: Path, only: str) -> str:
+        from .. import api
+
+        api.uninstall_local(only, home=home)
+        return "Uninstalled."
+
+    def _unload(self, home: Path) -> None:
+        from ..services import sidecar
+
+        words = "Unloaded." if sidecar.unload(home) else "No model is loaded, or it is at work."
+        self._inbox.put(partial(self._say, words))
+
+    def _carry_out(self, work: Callable[[], str]) -> None:
+        try:
+            words = work()
+        except CancelledError as error:
+            words = error.message
+        except TrellisError as error:
+            words = error.message
+        except Exception as error:  # noqa: BLE001  else the section would say forever that it is at work
+            _log().exception("unforeseen")
+            words = f"Something unforeseen happened: {error!r}."
+        self._inbox.put(partial(self._end, words))
+
+    # -- The main thread -------------------------------------------------------------------------
+
+    def _begin(self, title: str, work: Callable[[], str]) -> None:
+        from ..install import Report
+
+        if self.at_work:
+            raise TrellisError("TRELLIS.2 is being installed or uninstalled already.")
+        self._cancel.clear()
+        self.report, self.words = Report("", 0, 0, title), ""
+        self._start(partial(self._carry_out, work))
+
+    def _start(self, work: Callable[[], Any]) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=work, name="trellis-install", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        if not bpy.app.timers.is_registered(tick):
+            bpy.app.timers.register(tick, first_interval=INTERVAL, persistent=True)
+
+    def _show(self, report: Report) -> None:
+        self.report = report
+
+    def _say(self, words: str) -> None:
+        self.words = words
+
+    def _end(self, words: str) -> None:
+        self.report, self.words = None, words
+        self._looked = False
+        self.look()
+        with contextlib.suppress(TrellisError):  # a base URL in the preferences; the panel says so
+            pump.get().look_for_engines()
+
+    def _know(self, status: Status, plan: Plan | None, words: str) -> None:
+        self.status, self.plan = status, plan
+        self.words = self.words or words
+
+    def step(self) -> bool:
+        """Take what the threads have found; whether there may be more to come."""
+        alive = any(thread.is_alive() for thread in self._threads)
+        changed = False
+        while True:
+            try:
+                self._inbox.get_nowait()()
+                changed = True
+            except Empty:
+                break
+        if changed:
+            pump.redraw_preferences()
+            pump.redraw()
+        return alive or any(thread.is_alive() for thread in self._threads)
+
+
+def _log() -> Any:
+    import logging
+
+    return logging.getLogger(__name__)
+
+
+_local: Local | None = None
+
+
+def get() -> Local:
+    """This Blender's view of the local engine."""
+    global _local  # noqa: PLW0603  Blender's operators and panels have no other way to it
+    _local = _local or Local()
+    return _local
+
+
+def tick() -> float | None:
+    """What the timer calls: seconds to the next call, None when nothing is on the way."""
+    return INTERVAL if get().step() else None
+
+
+def unregister() -> None:
+    """End what is on the way; what has come stays."""
+    global _local  # noqa: PLW0603
+    if _local is not None:
+        _local.close()
+    _local = None
