@@ -50,7 +50,7 @@ def extract(coords: Ints, head: Floats, resolution: int) -> tuple[Floats, Ints]:
         resolution: voxels a side of the unit cube.
 
     Returns:
-        vertices (N, 3), float32, in -0.5 to 0.5, one for each voxel, and faces (F, 3), int32. Faces are not wound alike: a
+        vertices (N, 3), float32, in about -0.5 to 0.5, one for each voxel, and faces (F, 3), int32. Faces are not wound alike: a
         flag does not say from which side its edge is crossed.
     """
     head = np.asarray(head, np.float32)
@@ -103,15 +103,15 @@ def voxelise(
     """
     points = (np.asarray(vertices, np.float64) + 0.5) * resolution
     triangles, normals = _in_order(points[faces])
-    crossings = [_crossings(triangles, axis, resolution, check) for axis in range(3)]
-    flagging = [np.unique(crossing.flagging) for crossing in crossings]
+    found = [_crossings(triangles, axis, resolution, check) for axis in range(3)]
+    flagging = [np.unique(along.flagging) for along in found]
     keys = np.unique(np.concatenate([_around(k, axis) for axis, k in enumerate(flagging)]))
     flags = np.stack([np.isin(keys, k, assume_unique=True) for k in flagging], -1)
     sums = _Sums(unpack(keys))
-    for axis, crossing in enumerate(crossings):
-        for part in batches(np.ones(len(crossing.depth), np.int64)):
+    for axis, along in enumerate(found):
+        for part in batches(np.ones(len(along.depth), np.int64)):
             check()
-            _add_crossings(sums, normals, crossing, axis, part)
+            _add_crossings(sums, normals, along, axis, part)
     for triangle, voxels in overlaps(triangles, normals, resolution):
         check()
         sums.add(voxels, _outer(normals[triangle]), triangles[triangle, 0])
