@@ -59,7 +59,8 @@ def test_far_from_all_voxels_there_is_nothing() -> None:
 
 def test_voxels_are_found_whatever_their_order() -> None:
     random = np.random.default_rng(1)
-    coords = unpack(np.unique(pack(random.integers(0, 1536, (2000, 3)))))
+    coords = np.unique(random.integers(0, 1536, (2000, 3)), axis=0)
+    assert np.array_equal(unpack(np.sort(pack(random.permutation(coords)))), coords)
     shuffled = random.permutation(coords)
     assert Index(shuffled).find(coords[:500]).tolist() == [
         int(np.flatnonzero((shuffled == voxel).all(1))[0]) for voxel in coords[:500]
