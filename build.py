@@ -33,6 +33,11 @@ BLENDERS = {  # the Python each bpy is built for, and the numpy that this Blende
     "5.2": ("3.13", "numpy>=2.2,<3"),
 }
 
+# The one in whose environment TRELLIS.2 is tested and all types are checked: numpy's stubs judge
+# lines differently from version to version, and PyTorch need not be there several times
+WITH_ENGINE = "5.0"
+TORCH_FOR_CPUS = "https://download.pytorch.org/whl/cpu"  # elsewhere Linux gets gigabytes of CUDA
+
 # 4.2.0 does not look at a wheel's Python and unpacks, of equal versions, the one whose file name
 # sorts last. The build tag "0" makes the newer Pythons' wheels sort first; later Blenders choose
 # by the Python tag.
@@ -152,16 +157,35 @@ def environment(blender: str | None = None) -> Path:
     folder = ROOT / (".venv" if blender == default else f".venv-{blender}")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted = [f"bpy=={blender}.*", numpy, *requirements("local", "dev")]
-    stamp, mark = folder / "build.stamp", hashlib.sha256()
-    mark.update("\n".join([full_version, *wanted]).encode())
-    if python.exists() and stamp.exists() and stamp.read_text("utf-8") == mark.hexdigest():
+    stamp, mark = folder / "build.stamp", stamp_of([full_version, *wanted])
+    if python.exists() and stamp.exists() and stamp.read_text("utf-8") == mark:
         return python
 
     say(f"Setting up {folder.name}: Blender {blender} as a module of Python {version} (1 GB)")
     subprocess.run([*command, "-m", "venv", "--clear", str(folder)], check=True)
     pip_install(python, wanted)
-    stamp.write_text(mark.hexdigest(), "utf-8")
+    stamp.write_text(mark, "utf-8")
     return python
+
+
+def engine_environment() -> Path:
+    """The environment of `WITH_ENGINE`, with PyTorch for CPUs and what else TRELLIS.2 needs."""
+    python = environment(WITH_ENGINE)
+    wanted = [BLENDERS[WITH_ENGINE][1], *requirements("trellis2")]
+    stamp, mark = python.parents[1] / "engine.stamp", stamp_of(wanted)
+    if not stamp.exists() or stamp.read_text("utf-8") != mark:
+        say("Adding PyTorch for CPUs and TRELLIS.2's libraries (1 GB)")
+        # PyTorch by itself, so that nothing else is looked for in its index; then all that it depends on
+        torch = next(name for name in wanted if name.startswith("torch"))
+        pip_install(python, ["--no-deps", "--extra-index-url", TORCH_FOR_CPUS, torch])
+        pip_install(python, wanted)
+        stamp.write_text(mark, "utf-8")
+    return python
+
+
+def stamp_of(wanted: Sequence[str]) -> str:
+    """What an environment that was made of this is known by."""
+    return hashlib.sha256("\n".join(wanted).encode()).hexdigest()
 
 
 def pip_install(python: Path, wanted: Sequence[str]) -> None:
@@ -221,7 +245,10 @@ def test(options: argparse.Namespace) -> int:
         chosen = [blender for blender in BLENDERS if find_python(BLENDERS[blender][0])]
         for blender in BLENDERS.keys() - set(chosen):
             say(f"Left out: Blender {blender}, for want of Python {BLENDERS[blender][0]}")
-    pythons = {blender: environment(blender) for blender in chosen}
+    pythons = {
+        blender: engine_environment() if blender == WITH_ENGINE else environment(blender)
+        for blender in chosen
+    }
     worst, summaries = 0, []
     for blender, python in pythons.items():
         say(f"Testing with Blender {blender}")
@@ -257,8 +284,7 @@ def run_pytest(python: Path, arguments: Sequence[str]) -> tuple[int, str]:
 
 def lint(options: argparse.Namespace) -> int:
     """Checks style, layout and types."""
-    # Always beside the same numpy where that can be had: its stubs judge one line differently from version to version
-    python = environment("5.0" if find_python("3.11") else None)
+    python = engine_environment()
     checks = [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]]
     return max([run(python, "-m", *check) for check in checks])
 
