@@ -18,7 +18,6 @@ def main() -> None:
     import safetensors.torch  # noqa: F401
     import scipy.sparse  # noqa: F401
     import torch
-    import xatlas  # noqa: F401
 
     device, name = "cpu", platform.processor() or platform.machine()
     if torch.cuda.is_available():  # AMD's too: PyTorch calls them all cuda

@@ -38,7 +38,6 @@ _MODULES = {  # what check.py imports, by the package that brings it
     "scipy": {"scipy/__init__.py": "", "scipy/sparse.py": ""},
     "safetensors": {"safetensors/__init__.py": "", "safetensors/torch.py": ""},
     "fast-simplification": {"fast_simplification/__init__.py": ""},
-    "xatlas": {"xatlas/__init__.py": ""},
 }
 
 

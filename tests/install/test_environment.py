@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -166,16 +167,16 @@ def test_what_is_whole_is_left_alone_and_what_changed_is_made_anew(
 
 def test_a_failed_or_cancelled_step_is_where_the_next_try_begins(home: Path, index: Index) -> None:
     missing = {
-        name: index.wheels.pop(name) for name in [*index.wheels] if name.startswith("xatlas")
+        name: index.wheels.pop(name) for name in [*index.wheels] if name.startswith("libigl")
     }
-    with pytest.raises(InstallError, match="No matching distribution found for xatlas") as told:
+    with pytest.raises(InstallError, match="No matching distribution found for libigl") as told:
         install(home)
     assert told.value.exit_code == 3 and environment.LOG in told.value.message
     assert "Installing what the engine needs failed" in told.value.message
     assert environment.python(home) is None and environment.progress_of(home) == (3, 5)
     assert installer.status(home).environment_words() == "unfinished, 3 of 5 steps"
     index.wheels |= missing
-    index.hold("xatlas")
+    index.hold("libigl")
     with pytest.raises(CancelledError) as cancelled:
         install(home, cancelled=index.held.is_set)
     assert cancelled.value.exit_code == 130
@@ -242,3 +243,21 @@ def test_pips_progress_is_told_in_megabytes() -> None:
     assert environment.words("Progress 512000000 of 2048000000") == ("512 of 2,048 MB", 0.25)
     assert environment.words("  Collecting torch ") == ("Collecting torch", None)
     assert environment.words("Progress 5 of 0")[1] is None
+
+
+def test_the_check_imports_all_that_the_engine_does() -> None:
+    """Else an environment could pass for whole in which no model can be made."""
+
+    def imported(path: Path) -> set[str]:
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found.add(node.module.split(".")[0])
+        return found - sys.stdlib_module_names
+
+    package = REPOSITORY / "blender_trellis"
+    engine = [*(package / "sidecar" / "engines").rglob("*.py"), package / "sidecar" / "worker.py"]
+    needed = set().union(*map(imported, engine))
+    assert {"torch", "igl", "numpy"} <= needed <= imported(package / "install" / "check.py")
