@@ -62,12 +62,14 @@ class Base:
 
 
 def examine(path: Path | None = None) -> Base:
-    """The Python at `path`, or the one that runs this: Blender's own.
+    """The Python at `path`, which may be a command's name, or the one that runs this: Blender's own.
 
     Raises:
         InputError: it cannot be used; the message says why.
     """
-    given = path or Path(sys.executable)
+    given = Path(sys.executable)
+    if path:
+        given = Path(shutil.which(path) or path).absolute()  # the children run in another folder
     try:
         done = subprocess.run(
             [str(given), "-I", "-c", _PROBE],

@@ -239,6 +239,18 @@ def test_this_python_will_do_and_a_missing_one_will_not(tmp_path: Path) -> None:
         environment.examine(tmp_path / "python")
 
 
+@posix
+def test_a_python_may_be_named_as_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "our-python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert environment.examine(Path("./our-python")).path == tmp_path / "our-python"
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert environment.examine(Path("our-python")).path == tmp_path / "our-python"
+
+
 def test_pips_progress_is_told_in_megabytes() -> None:
     assert environment.words("Progress 512000000 of 2048000000") == ("512 of 2,048 MB", 0.25)
     assert environment.words("  Collecting torch ") == ("Collecting torch", None)
