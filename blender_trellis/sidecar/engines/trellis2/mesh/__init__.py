@@ -8,6 +8,7 @@ In the order of the work: `repair` leads the geometry (`clean`, `orient`, `holes
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from .unwrap import Atlas, unwrap
 
 __all__ = ["PLAN", "Atlas", "Field", "MeshOptions", "Surface", "finish", "paint", "unwrap"]
 
+Extras = dict[str, Any]
+
 PLAN = {"repair": 0.4, "unwrap": 0.15, "bake": 0.4, "write": 0.05}
 """The parts of `finish` in their order, and about what share of its time each takes."""
 
@@ -29,12 +32,20 @@ _TRANSPARENT = 0.01
 """The share of the surface that must be more transparent than not for the material to let anything through."""
 
 
-def finish(surface: Surface, field: Field | None, options: MeshOptions, step: Step) -> bytes:
+def finish(
+    surface: Surface,
+    field: Field | None,
+    options: MeshOptions,
+    step: Step,
+    *,
+    extras: Extras | None = None,
+) -> bytes:
     """The GLB of `surface`: mended, simplified, and painted with `field` unless that is None or the options say otherwise.
 
     Args:
         surface: as the shape decoder leaves it.
         step: called several times a second, from this thread, with the fraction of the stage that is done.
+        extras: what the file says of its making.
 
     Raises:
         EngineError: there is no surface, a broken one, or one in too many pieces for its texture.
@@ -42,10 +53,10 @@ def finish(surface: Surface, field: Field | None, options: MeshOptions, step: St
     """
     if options.untextured or field is None:
         _, mesh = repair(surface, options, step)
-        return _glb(mesh)
+        return _glb(mesh, extras=extras)
     original, mesh = repair(surface, options, _steps(step, "repair"))
     atlas = beating(lambda step: unwrap(mesh, options, step), _steps(step, "unwrap"))
-    return paint(mesh, atlas, field, options, step, original=original)
+    return paint(mesh, atlas, field, options, step, original=original, extras=extras)
 
 
 def paint(
@@ -56,17 +67,22 @@ def paint(
     step: Step,
     *,
     original: Surface | None = None,
+    normals: Floats | None = None,
+    extras: Extras | None = None,
 ) -> bytes:
     """The GLB of `mesh` with the colours of `field` in textures laid out as `atlas`.
 
     Args:
         step: as of `finish`.
         original: where `field` is asked: at its nearest points; None: on `mesh` itself.
+        normals: (N, 3) at the atlas's places; None: the mean of the faces around each point.
+        extras: what the file says of its making.
     """
 
     def work(step: Step) -> bytes:
         textures = bake(mesh, atlas, original, field, _steps(step, "bake"))
-        return _glb(mesh, atlas, _material(textures, options, _steps(step, "write")))
+        material = _material(textures, options, _steps(step, "write"))
+        return _glb(mesh, atlas, material, normals, extras)
 
     return beating(work, step)
 
@@ -100,13 +116,20 @@ def _encoded(picture: npt.NDArray[np.uint8], options: MeshOptions) -> bytes:
     return file.getvalue()
 
 
-def _glb(mesh: Surface, atlas: Atlas | None = None, material: Material | None = None) -> bytes:
+def _glb(
+    mesh: Surface,
+    atlas: Atlas | None = None,
+    material: Material | None = None,
+    normals: Floats | None = None,
+    extras: Extras | None = None,
+) -> bytes:
     vertex = np.arange(len(mesh.points)) if atlas is None else atlas.vertex
+    shading = _normals(mesh)[vertex] if normals is None else normals.astype(np.float32)
     return encode(
         generator="Trellis for Blender, TRELLIS.2 engine",
-        extras={"engine": "trellis-2"},
+        extras={"engine": "trellis-2"} | (extras or {}),
         positions=_y_up(mesh.points)[vertex],
-        normals=_y_up(_normals(mesh))[vertex],
+        normals=_y_up(shading),
         faces=mesh.faces if atlas is None else atlas.faces,
         uvs=None if atlas is None else (atlas.texels / atlas.size).astype(np.float32),
         material=material,

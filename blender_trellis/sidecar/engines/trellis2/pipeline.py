@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The networks in their order: pictures to tokens, to occupied voxels, to a latent shape and texture, to a mesh with colours.
+
+One function a stage, each from and to what can be kept: tensors on the CPU. One network is in memory at a time. Source of the
+order, of what is drawn when, and of the token limit: https://github.com/microsoft/TRELLIS.2 (MIT).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from ..stages import EngineError
+from .dual_grid import extract, voxelise
+from .memory import Effort, Machine
+from .picture import to_tensor
+from .request import (
+    DINO,
+    SHAPE_DECODER,
+    SHAPE_ENCODER,
+    STRUCTURE_DECODER,
+    STRUCTURE_FLOW,
+    TEXTURE_DECODER,
+    shape_flow,
+    texture_flow,
+)
+from .sampler import Mode, Sampling, Velocity, sample
+from .vae import occupied, quantise
+from .volume import Floats, Ints
+from .weights import Checkpoint, Lora
+
+_UPSAMPLED = 512
+"""The resolution of the model that a cascade's first shape is decoded to."""
+
+_FLOOR, _STEP = 1024, 128
+"""A cascade's resolution is lowered by these steps, no further than to this."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a stage is sampled: its parameters, how several pictures are combined, and where random numbers come from."""
+
+    sampling: Sampling
+    mode: Mode
+    random: Generator
+
+
+class Voxels(NamedTuple):
+    """A shape's voxels: `coords` (M, 3), and the subdivisions that lead to them from the latent's, coarse to fine."""
+
+    coords: Ints
+    subdivisions: list[Ints]
+
+
+class Pipeline:
+    """Runs one job's stages with the networks of `checkpoint`.
+
+    Args:
+        loras: by network.
+        check: called before every block of every network; what it raises ends the work.
+        worked: called after every forward of a network, with its name.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        machine: Machine,
+        effort: Effort,
+        *,
+        loras: Mapping[str, Sequence[Lora]] | None = None,
+        check: Callable[[], None] = lambda: None,
+        worked: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.effort = effort
+        self.forwards: Counter[str] = Counter()
+        """How often each network was called."""
+        self._checkpoint = checkpoint
+        self._machine = machine
+        self._loras = loras or {}
+        self._check = check
+        self._worked = worked
+
+    # -- Image ---------------------------------------------------------------------------------------
+
+    def condition(self, pictures: Sequence[Image.Image], size: int) -> list[Tensor]:
+        """The tokens (1, L, C) of each prepared picture, looked at with `size` pixels."""
+        with self._network(DINO) as (network, device):
+            seen = []
+            for picture in pictures:
+                seen.append(network(to_tensor(picture, size).to(device)).cpu())
+                self._count(DINO)
+        for tokens in seen:
+            _require_finite(tokens, "image")
+        return seen
+
+    # -- Structure -----------------------------------------------------------------------------------
+
+    def structure(self, conditions: Sequence[Tensor], drawing: Drawing, side: int) -> Tensor:
+        """The occupied voxels (N, 3), int32, of a grid of `side` voxels.
+
+        Raises:
+            EngineError: there is none.
+        """
+        settings = self._checkpoint.settings(STRUCTURE_FLOW)
+        size, channels = settings["resolution"], settings["in_channels"]
+        noise = torch.randn(1, channels, size, size, size, generator=drawing.random)
+        with self._network(STRUCTURE_FLOW) as (network, device):
+            latent = self._sample(STRUCTURE_FLOW, network, noise.to(device), conditions, drawing)
+        _require_finite(latent, "structure")
+        with self._network(STRUCTURE_DECODER) as (network, device):
+            logits = network(latent.to(device)).cpu()
+            self._count(STRUCTURE_DECODER)
+        _require_finite(logits, "structure")
+        coords = occupied(logits, logits.shape[-1] // side)
+        if len(coords) == 0:
+            raise EngineError(
+                "TRELLIS.2 recognised nothing in the picture. Use one in which the whole subject stands out from its "
+                "background, or a PNG with a transparent background; another seed may help."
+            )
+        return coords
+
+    # -- Shape ---------------------------------------------------------------------------------------
+
+    def shape(
+        self, coords: Tensor, conditions: Sequence[Tensor], drawing: Drawing, size: int
+    ) -> Tensor:
+        """The latent shape (N, C) at voxels `coords`, by the network for conditions of `size` pixels."""
+        name = shape_flow(size)
+        channels = self._checkpoint.settings(name)["in_channels"]
+        noise = torch.randn(len(coords), channels, generator=drawing.random)
+        with self._network(name) as (network, device):
+            where = coords.to(device)
+            latent = self._sample(
+                name,
+                lambda x, t, condition: network(x, where, t, condition),
+                noise.to(device),
+                conditions,
+                drawing,
+            )
+        _require_finite(latent, "shape")
+        mean, deviation = self._normalisation("shape")
+        return latent * deviation + mean
+
+    def upsample(self, latent: Tensor, coords: Tensor) -> Tensor:
+        """The voxels (M, 3) of the model of 512 that the latent shape stands for."""
+        with self._network(SHAPE_DECODER) as (network, device):
+            finer: Tensor = network.upsample(latent.to(device), coords.to(device), 4).cpu()
+            self._count(SHAPE_DECODER)
+        return _some(finer)
+
+    def cascade(self, voxels: Tensor, resolution: int) -> tuple[Tensor, int]:
+        """The voxels of the finer latent, and the resolution of its model: lower than asked for beyond the token limit."""
+        while True:
+            coords = quantise(voxels, _UPSAMPLED, resolution)
+            if len(coords) < self.effort.max_tokens or resolution <= _FLOOR:
+                return coords, resolution
+            resolution -= _STEP
+
+    def decode_shape(
+        self, latent: Tensor, coords: Tensor, resolution: int
+    ) -> tuple[Voxels, Floats, Ints]:
+        """The voxels of a latent shape, and the vertices and faces of its mesh."""
+        with self._network(SHAPE_DECODER) as (network, device):
+            found, head, subdivisions = network(latent.to(device), coords.to(device))
+            found, head = found.cpu(), head.cpu()
+            subdivisions = [each.cpu().numpy() for each in subdivisions]
+            self._count(SHAPE_DECODER)
+        _require_finite(head, "shape")
+        finest = _some(found).numpy()
+        self._check()
+        vertices, faces = extract(finest, head.numpy(), resolution)
+        if len(faces) == 0:
+            raise EngineError(_EMPTY)
+        return Voxels(finest, subdivisions), vertices, faces
+
+    def encode_shape(
+        self, vertices: Floats, faces: Ints, resolution: int
+    ) -> tuple[Tensor, Tensor, Voxels]:
+        """The latent (N, C) and its voxels (N, 3) of a mesh in the cube from -0.5 to 0.5, and the mesh's own voxels."""
+        finest, dual, flags = voxelise(vertices, faces, resolution)
+        if len(finest) == 0:
+            raise EngineError("The model has no surface to give a texture.", "mesh_url")
+        feats = torch.from_numpy(np.concatenate([dual, flags], 1).astype(np.float32) - 0.5)
+        with self._network(SHAPE_ENCODER) as (network, device):
+            voxels = torch.from_numpy(finest).to(device)
+            latent, coords, subdivisions = network(feats.to(device), voxels)
+            latent, coords = latent.cpu(), coords.cpu()
+            subdivisions = [each.cpu().numpy() for each in subdivisions]
+            self._count(SHAPE_ENCODER)
+        _require_finite(latent, "shape")
+        return latent, coords, Voxels(finest, subdivisions)
+
+    # -- Texture -------------------------------------------------------------------------------------
+
+    def texture(
+        self,
+        shape: Tensor,
+        coords: Tensor,
+        conditions: Sequence[Tensor],
+        drawing: Drawing,
+        size: int,
+    ) -> Tensor:
+        """The latent texture (N, C) of a latent shape."""
+        name = texture_flow(size)
+        mean, deviation = self._normalisation("shape")
+        seen = (shape - mean) / deviation
+        channels = self._checkpoint.settings(name)["in_channels"] - seen.shape[1]
+        noise = torch.randn(len(coords), channels, generator=drawing.random)
+        with self._network(name) as (network, device):
+            where, beside = coords.to(device), seen.to(device)
+            latent = self._sample(
+                name,
+                lambda x, t, condition: network(x, where, t, condition, beside),
+                noise.to(device),
+                conditions,
+                drawing,
+            )
+        _require_finite(latent, "texture")
+        mean, deviation = self._normalisation("tex")
+        return latent * deviation + mean
+
+    def decode_texture(
+        self, latent: Tensor, coords: Tensor, subdivisions: Sequence[Ints]
+    ) -> Floats:
+        """Base colour, metallic, roughness and alpha (M, 6), about 0 to 1, of the shape's voxels."""
+        with self._network(TEXTURE_DECODER) as (network, device):
+            slots = [torch.from_numpy(each).to(device) for each in subdivisions]
+            attributes: Tensor = network(latent.to(device), coords.to(device), slots).cpu()
+            self._count(TEXTURE_DECODER)
+        _require_finite(attributes, "texture")
+        return attributes.numpy()
+
+    # -- What they share -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _network(self, name: str) -> Iterator[tuple[Any, torch.device]]:
+        """A network, and where it is; it is gone afterwards."""
+        device, torso = self._machine.device, self._machine.flow
+        if "flow" not in name:
+            torso = self._machine.decoder
+            if self.effort.decoder_on_cpu and name != DINO:
+                device, torso = torch.device("cpu"), torch.float32
+        network: Any = self._checkpoint.load(name, device, torso, self._loras.get(name, ()))
+        network.check = self._check
+        network.rows = self.effort.rows if "flow" in name else 4 * self.effort.rows
+        try:
+            yield network, device
+        finally:
+            network.to("meta")  # whoever still holds it holds no weights
+            self._machine.clean()
+
+    def _sample(
+        self,
+        name: str,
+        network: Velocity,
+        noise: Tensor,
+        conditions: Sequence[Tensor],
+        drawing: Drawing,
+    ) -> Tensor:
+        seen = [condition.to(noise.device) for condition in conditions]
+
+        def velocity(x: Tensor, t: float, condition: Tensor) -> Tensor:
+            v = network(x, t, condition)
+            self._count(name)
+            return v
+
+        negative = torch.zeros_like(seen[0])
+        return sample(velocity, noise, seen, negative, drawing.sampling, mode=drawing.mode).cpu()
+
+    def _count(self, name: str) -> None:
+        self.forwards[name] += 1
+        self._worked(name)
+        self._check()
+
+    def _normalisation(self, of: str) -> tuple[Tensor, Tensor]:
+        given = self._checkpoint.args[f"{of}_slat_normalization"]
+        return torch.tensor(given["mean"]), torch.tensor(given["std"])
+
+
+_EMPTY = "The shape came out empty. Use another seed, or a picture in which the whole subject stands out from its background."
+
+
+def _some(coords: Tensor) -> Tensor:
+    if len(coords) == 0:
+        raise EngineError(_EMPTY)
+    return coords
+
+
+def _require_finite(values: Tensor, stage: str) -> None:
+    if not bool(values.isfinite().all()):
+        raise EngineError(
+            f"The {stage} stage ended in numbers that are none (NaN): this GPU or its driver computes wrongly. "
+            "Update the driver, or set TRELLIS_DEVICE=cpu to compute on the CPU."
+        )
