@@ -61,7 +61,7 @@ AT_WORK = "generating"  # the stage of a job at a service that tells no stages
 
 @dataclass(frozen=True)
 class Status:
-    """How far a service is. `fraction` is 0 to 1, None where the service does not tell."""
+    """How far a service is. `fraction` is 0 to 1, `eta` the seconds left; None where the service does not tell."""
 
     completed: bool
     stage: str = ""
@@ -69,6 +69,7 @@ class Status:
     steps: int = 0
     fraction: float | None = None
     message: str = ""
+    eta: float | None = None
 
 
 @dataclass(frozen=True)

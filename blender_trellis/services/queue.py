@@ -333,16 +333,17 @@ def _message(answer: dict[str, Any], state: str) -> str:
 
 
 def _progress(answer: dict[str, Any], state: str) -> dict[str, Any]:
-    """What the sidecar says beyond fal: stage, step, steps, fraction."""
+    """What the sidecar says beyond fal: stage, step, steps, fraction, seconds left."""
     progress = answer.get("progress")
     if not isinstance(progress, dict):
         return {"stage": AT_WORK if state == "IN_PROGRESS" else ""}
-    fraction = progress.get("fraction")
+    fraction, eta = progress.get("fraction"), progress.get("eta")
     return {
         "stage": str(progress.get("stage", "")),
         "step": int(progress.get("step", 0)),
         "steps": int(progress.get("steps", 0)),
         "fraction": float(fraction) if isinstance(fraction, int | float) else None,
+        "eta": float(eta) if isinstance(eta, int | float) else None,
     }
 
 

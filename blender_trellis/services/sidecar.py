@@ -82,6 +82,17 @@ def stop(home: Path) -> bool:
     return True
 
 
+def unload(home: Path) -> bool:
+    """Have the sidecar give back the memory that an idle engine holds; True if one did. None is started for that."""
+    address = read_address(home)
+    if address is None or health(address) is None:
+        return False
+    url, token = address
+    with httpx.Client(timeout=10, trust_env=False) as client:
+        reply = client.post(f"{url}/unload", headers={"Authorization": f"Key {token}"})
+    return reply.is_success and bool(reply.json()["unloaded"])
+
+
 def _reap() -> None:
     """Let go of started processes that have ended, so that none stays as a zombie."""
     _started[:] = [process for process in _started if process.poll() is None]

@@ -90,7 +90,7 @@ def _serve(listener: socket.socket, host: str, address: Path, idle_seconds: floa
         holder[0].should_exit = True
 
     app = build(
-        Server(store, idle_seconds, stop),
+        Server(store, address.parents[1], idle_seconds, stop),
         token=token,
         hosts={f"{name}:{port}", f"localhost:{port}", f"127.0.0.1:{port}"},
         stop=stop,

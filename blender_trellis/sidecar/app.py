@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sidecar's HTTP routes: fal's queue protocol, plus /health, /shutdown and DELETE for a result that was collected.
+"""The sidecar's HTTP routes: fal's queue protocol, plus /health, /unload, /shutdown and DELETE for a result that was collected.
 
 Statuses and error bodies are fal's; extra keys (`progress`) are ones that its clients ignore. The guard in front refuses every
 request without the token, with a foreign Host, from a web page (it has an Origin), or with too large or too slow a body.
@@ -8,12 +8,17 @@ request without the token, with a foreign Host, from a web page (it has an Origi
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import logging
+import random
+import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException, Request
@@ -23,14 +28,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..endpoints import get
-from .engines import ENDPOINTS
+from ..endpoints.schema import schemas
+from .engines import ENDPOINTS, ENVIRONMENTS, OWN
 from .store import MAX_STARTS, Job, Store
-from .worker import Worker
+from .worker import Worker, command
 
 _log = logging.getLogger(__name__)
 
-MAX_BODY = 256 * 2**20  # four pictures of 4096×4096 pixels that compress badly
+# Four pictures of 4096×4096 pixels that compress badly, or eight of 2048×2048 and a mesh of 60 MB
+MAX_BODY = 256 * 2**20
 BODY_SECONDS = 60  # between two pieces of a body
+WORKER_IDLE_SECONDS = 60  # then a GPU's memory is given back, to Blender's own rendering for one
+_GLB = "data:model/gltf-binary;base64,"
 _CANCELLED = {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"}
 
 
@@ -88,81 +97,130 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-class Server:
-    """The jobs, the worker, and the loop that brings them together."""
+class _Lane:
+    """The jobs of one environment: its worker takes them one after another, first come first served."""
 
-    def __init__(self, store: Store, idle_seconds: float, stop: Callable[[], None]) -> None:
-        self.store = store
+    def __init__(self, environment: str, home: Path) -> None:
+        self.worker = Worker(partial(command, environment, home))
         self.running: Job | None = None
+        self.changed = asyncio.Event()
+        # The server's own Python starts at once and stays, as Draft takes no longer than a start
+        self.stays = environment == OWN
+
+    async def wait(self) -> None:
+        """Until there is something new; a worker that does not stay ends when that takes long."""
+        idle = WORKER_IDLE_SECONDS if self.worker.is_there and not self.stays else None
+        try:
+            await asyncio.wait_for(self.changed.wait(), idle)
+        except TimeoutError:
+            await self.worker.stop()
+
+
+class Server:
+    """The jobs, the workers, and the loops that bring them together."""
+
+    def __init__(self, store: Store, home: Path, idle_seconds: float, stop: Callable[[], None]):
+        self.store = store
         self._last_call = time.monotonic()
         self._idle_seconds = idle_seconds
         self._stop = stop
-        self._worker = Worker()
-        self._changed = asyncio.Event()
+        self._lanes = {environment: _Lane(environment, home) for environment in ENVIRONMENTS}
 
     def called(self) -> None:
         """Somebody is there."""
         self._last_call = time.monotonic()
 
+    def _lane(self, job: Job) -> _Lane:
+        # A job that another version left may be for an endpoint that this one lacks; the worker will say so
+        return self._lanes[ENDPOINTS.get(job.endpoint, OWN)]
+
+    def running(self) -> int:
+        """How many jobs are worked on."""
+        return sum(lane.running is not None for lane in self._lanes.values())
+
     def queued(self) -> list[Job]:
         """Jobs that wait, first come first."""
         return [job for job in self.store.jobs.values() if job.status == "IN_QUEUE"]
 
+    def _waiting(self, lane: _Lane) -> list[Job]:
+        return [job for job in self.queued() if self._lane(job) is lane]
+
+    def position(self, job: Job) -> int:
+        """How many jobs a waiting one has before it."""
+        return self._waiting(self._lane(job)).index(job)
+
     def submit(self, job_id: str, endpoint: str, body: dict[str, Any]) -> Job:
         """Put a new job on the disk and in the queue."""
         job = self.store.add(job_id, endpoint, body)
-        self._changed.set()
+        self._lane(job).changed.set()
         return job
 
     def cancel(self, job: Job) -> None:
         """Take a job out of the queue, or ask the worker to end it."""
-        if job is self.running:
-            self._worker.cancel(job.id)
+        lane = self._lane(job)
+        if job is lane.running:
+            lane.worker.cancel(job.id)
         else:
             self._complete(job, failure=(499, _CANCELLED))
+
+    async def unload(self) -> bool:
+        """End idle workers that can be started again, for the memory they hold; True if there was one."""
+        there = [lane for lane in self._lanes.values() if lane.worker.is_there]
+        idle = [lane for lane in there if not lane.stays and lane.running is None]
+        for lane in idle:
+            await lane.worker.stop()
+        return bool(idle)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Work on jobs, and watch for idleness, as long as the block runs."""
-        await self._worker.start()
-        tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch())]
+        for lane in self._lanes.values():
+            if lane.stays:
+                await lane.worker.start()
+        works = [self._work(lane) for lane in self._lanes.values()]
+        tasks = [asyncio.create_task(work) for work in (*works, self._watch())]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._worker.stop()
+            for lane in self._lanes.values():
+                await lane.worker.stop()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(self._idle_seconds / 4, 60))
             self.store.remove_old()
             idle = time.monotonic() - self._last_call
-            if idle > self._idle_seconds and not self.running and not self.queued():
+            if idle > self._idle_seconds and not self.running() and not self.queued():
                 _log.info("nobody has called for %.0f s: ending", idle)
                 self._stop()
 
-    async def _work(self) -> None:
+    async def _work(self, lane: _Lane) -> None:
         while True:
-            self._changed.clear()
-            waiting = self.queued()
+            lane.changed.clear()
+            waiting = self._waiting(lane)
             if not waiting:
-                await self._changed.wait()
+                await lane.wait()
                 continue
-            self.running = waiting[0]
+            job = lane.running = waiting[0]
             try:
-                await self._run(self.running)
+                await self._run(job, lane.worker)
             except OSError as error:
-                _log.exception("job %s", self.running.id)
+                _log.exception("job %s", job.id)
                 text = f"The local process cannot write its files: {error}"
-                self.running.status, self.running.failure = "COMPLETED", (500, {"detail": text})
+                job.status, job.failure = "COMPLETED", (500, {"detail": text})
             finally:
-                self.running = None
+                lane.running = None
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, worker: Worker) -> None:
         if job.starts >= MAX_STARTS:
             text = f"The engine's process ended {job.starts} times during this job."
+            if job.starts and job.progress:
+                text += (
+                    f" The last it said was: {job.progress['message'] or job.progress['stage']}."
+                )
             self._complete(
                 job, failure=(500, {"detail": text, "error_type": "runner_disconnected"})
             )
@@ -170,7 +228,7 @@ class Server:
         job.status, job.starts = "IN_PROGRESS", job.starts + 1
         self.store.save(job)
         _log.info("job %s: start %d, %s", job.id, job.starts, job.endpoint)
-        async for event in self._worker.run(job.id, job.endpoint, self.store.folder(job.id)):
+        async for event in worker.run(job.id, job.endpoint, self.store.folder(job.id)):
             self._hear(job, event)
 
     def _hear(self, job: Job, event: dict[str, Any]) -> None:
@@ -195,7 +253,7 @@ class Server:
             case "failed":
                 self._complete(job, failure=_failure(event))
             case "died":
-                job.say("The engine's process ended unexpectedly; starting again.")
+                job.say(f"The engine's process ended unexpectedly{_why(event)}; starting again.")
                 job.status = "IN_QUEUE"
                 self.store.save(job)
 
@@ -213,6 +271,12 @@ class Server:
             _log.info("job %s: failed, %s", job.id, failure)
 
 
+def _why(event: dict[str, Any]) -> str:
+    """What the exit code of a dead worker tells: Linux kills with signal 9 who takes too much memory."""
+    killed = event["code"] == -9  # asyncio's way to write a signal
+    return " (something killed it; perhaps memory ran out)" if killed else ""
+
+
 def _failure(event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """HTTP status and body, in fal's shapes, for a job that did not succeed."""
     if event["kind"] == "cancelled":
@@ -223,26 +287,51 @@ def _failure(event: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return 500, {"detail": event["message"], "error_type": "internal_error"}
 
 
-def _validate(endpoint: str, body: dict[str, Any]) -> None:
-    """422 in fal's shape for a body that the endpoint does not take."""
+def _checked(endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body with a seed, its values of the types that the endpoint names; 422 in fal's shape for one that it does not take."""
     model = get(endpoint)
-    body = dict(body)
-    urls = body.pop(model.image_key, None)
-    problem = None
+    parameters = dict(body)
+    urls = parameters.pop(model.image_key, None)
     if not isinstance(urls, list) or not 1 <= len(urls) <= model.max_images:
-        problem = f"give 1 to {model.max_images} pictures"
-    elif not all(isinstance(url, str) and url.startswith("data:image/") for url in urls):
-        problem = "pictures are taken as data URIs only"
-    if problem:
-        item = {"loc": ["body", model.image_key], "msg": problem, "type": "value_error"}
-        raise HTTPException(422, [item])
+        raise _refusal(model.image_key, f"give 1 to {model.max_images} pictures")
+    if not all(isinstance(url, str) and url.startswith("data:image/") for url in urls):
+        raise _refusal(model.image_key, "pictures are taken as data URIs only")
+    if model.mesh_key and not _is_glb(parameters.pop(model.mesh_key, None)):
+        raise _refusal(model.mesh_key, f"give a whole GLB as a data URI: {_GLB}…")
     try:
-        model.model_validate(body)
+        parameters = model.model_validate(parameters).model_dump(by_alias=True, exclude_unset=True)
     except ValidationError as error:
         items = error.errors(include_url=False, include_context=False)
         raise HTTPException(
             422, [{**item, "loc": ["body", *map(str, item["loc"])]} for item in items]
         ) from error
+    for name, about in schemas()[endpoint]["properties"].items():
+        if about.get("format") == "file-path" and name in parameters:
+            path = Path(parameters[name])
+            if not (path.is_absolute() and path.is_file()):
+                raise _refusal(
+                    name,
+                    f"there is no file {path} on the computer that computes; give its whole path",
+                )
+    return {"seed": random.randrange(2**31), **body, **parameters}
+
+
+def _refusal(name: str, problem: str) -> HTTPException:
+    return HTTPException(422, [{"loc": ["body", name], "msg": problem, "type": "value_error"}])
+
+
+def _is_glb(uri: Any) -> bool:
+    """Whether this is a data URI of a GLB, of version 2 and as long as it says; the worker reads what is in it."""
+    if not isinstance(uri, str) or not uri.startswith(_GLB):
+        return False
+    text = uri.removeprefix(_GLB)
+    try:
+        head = base64.b64decode(text[:16], validate=True)
+        magic, version, length = struct.unpack("<4sII", head)
+    except (ValueError, struct.error):
+        return False
+    size = len(text) // 4 * 3 - text[-2:].count("=")
+    return (magic, version, length) == (b"glTF", 2, size)
 
 
 def build(
@@ -285,14 +374,17 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        queued = len(server.queued())
-        running = int(server.running is not None)
+        queued, running = len(server.queued()), server.running()
         return {
             "version": __version__,
             "queued": queued,
             "running": running,
             "busy": queued + running > 0,
         }
+
+    @app.post("/unload")
+    async def unload() -> dict[str, bool]:
+        return {"unloaded": await server.unload()}
 
     @app.post("/shutdown")
     async def shutdown() -> dict[str, str]:
@@ -316,7 +408,7 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
         answer = _ticket(request, job) | {"status": job.status, "progress": job.progress}
         answer["logs"] = job.logs if logs else None
         if job.status == "IN_QUEUE":
-            answer["queue_position"] = server.queued().index(job)
+            answer["queue_position"] = server.position(job)
         if job.status == "COMPLETED":
             answer["metrics"] = {"inference_time": job.seconds}
         return JSONResponse(answer, 200 if job.status == "COMPLETED" else 202)
@@ -362,7 +454,7 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
             raise HTTPException(404, f'Application "{endpoint}" not found')
         job = server.store.jobs.get(str(idempotency_key))
         if job is None:
-            _validate(endpoint, body)
+            body = _checked(endpoint, body)
             job = server.submit(str(idempotency_key or uuid.uuid4()), endpoint, body)
         answer = _ticket(request, job) | {
             "status": job.status,

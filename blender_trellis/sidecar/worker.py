@@ -2,8 +2,11 @@
 """The worker process, in which the engines run: `main` is that process, `Worker` the server's handle on it.
 
 They talk in lines of JSON. To the worker: {"run": id, "endpoint": …, "folder": …} and {"cancel": id}. From it: {"id": …,
-"event": "log" | "progress" | "done" | "failed", …}. The worker ends when its standard input does, so that it never outlives
-its server, and the server outlives whatever an engine does to the worker.
+"event": "progress" | "done" | "failed", …}. The worker ends when its standard input does, so that it never outlives its server,
+and the server outlives whatever an engine does to the worker.
+
+`command` says in which Python it runs: the server's own, or the one that was installed for TRELLIS.2, which knows nothing of
+Blender's.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import importlib.util
 import io
 import json
 import logging
@@ -19,47 +23,93 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ..install import environment as installed
+from .engines import OWN
+from .engines.stages import EngineError
 
 _log = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 5  # how long an engine has to notice a cancellation before its process is ended
 _LINE_LIMIT = 1 << 20
+_BOOT = (
+    "import os, runpy, sys; sys.path.extend(p for p in sys.argv.pop(1).split(os.pathsep) if p not in sys.path); "
+    f"runpy.run_module('{__name__}', run_name='__main__')"
+)
+
+
+def command(environment: str, home: Path) -> list[str]:
+    """The command line of a worker in one of the `engines.ENVIRONMENTS`.
+
+    Raises:
+        EngineError: that environment is not installed.
+    """
+    package = str(Path(__file__).parents[2])
+    own = [sys.executable, "-c", _BOOT, os.pathsep.join([package, *sys.path])]
+    if environment == OWN:
+        return own
+    if python := installed.python(home):
+        # Isolated (-I), and given the package's folder alone: Blender's modules are another Python's
+        return [str(python), "-I", "-c", _BOOT, package]
+    if importlib.util.find_spec("torch"):
+        return own
+    raise EngineError(
+        "TRELLIS.2 is not installed. Install it in the add-on's preferences, or with `trellis sidecar install`."
+    )
 
 
 class Worker:
-    """The server's side: one process that works on one job at a time."""
+    """The server's side: one process that works on one job at a time. `command` is asked at every start of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Callable[[], list[str]]) -> None:
+        self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._current: str | None = None
+        self._cancelled: str | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start the process if it is not there, so that the first job need not wait for imports."""
-        if self._process is None or self._process.returncode is not None:
-            paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+        """Start the process if it is not there, so that the first job need not wait for imports.
+
+        Raises:
+            EngineError: its Python is not there, or cannot be started.
+        """
+        if self.is_there:
+            return
+        line = self._command()
+        try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                "import os, runpy, sys; sys.path.extend(p for p in sys.argv.pop(1).split(os.pathsep) if p not in sys.path); "
-                f"runpy.run_module('{__name__}', run_name='__main__')",
-                paths,
+                *line,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LINE_LIMIT,
             )
+        except OSError as error:
+            raise EngineError(
+                f"The engine's Python ({line[0]}) cannot be started: {error}. Install the engine again."
+            ) from error
 
     async def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
-        """The worker's events for one job; the last is `done`, `failed`, or `died` when the process ended."""
-        await self.start()
-        assert self._process and self._process.stdin and self._process.stdout
+        """The worker's events for one job; the last is `done`, `failed`, or `died` when the process ended by itself."""
+        try:
+            await self.start()
+        except EngineError as error:
+            yield {"id": job_id, "event": "failed", "kind": "error", "message": str(error)}
+            return
+        process = self._process
+        assert process and process.stdout
         self._current = job_id
         try:
             self._write({"run": job_id, "endpoint": endpoint, "folder": str(folder)})
-            while line := await self._process.stdout.readline():
+            while line := await process.stdout.readline():
                 event = json.loads(line)
                 if event["id"] == job_id:
                     yield event
@@ -70,10 +120,14 @@ class Worker:
         finally:
             self._current = None
         await self.stop()
-        yield {"id": job_id, "event": "died", "code": self._process.returncode}
+        if self._cancelled == job_id:
+            yield {"id": job_id, "event": "failed", "kind": "cancelled"}
+        else:
+            yield {"id": job_id, "event": "died", "code": process.returncode}
 
     def cancel(self, job_id: str) -> None:
         """Ask for the end of a job; it is enforced after `CANCEL_SECONDS`."""
+        self._cancelled = job_id
         self._write({"cancel": job_id})
         asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._enforce, job_id, self._process)
 
@@ -88,10 +142,11 @@ class Worker:
 
     async def stop(self) -> None:
         """End the process."""
-        if self._process is not None:
+        process, self._process = self._process, None
+        if process is not None:
             with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+                process.kill()
+            await process.wait()
 
 
 class _Inbox:
@@ -132,8 +187,6 @@ def _images(urls: list[str]) -> list[Any]:
     """The pictures in data URIs, which the server has checked to be such."""
     from PIL import Image
 
-    from .engines.stages import EngineError
-
     pictures = []
     for url in urls:
         try:
@@ -154,15 +207,28 @@ def _images(urls: list[str]) -> list[Any]:
     return pictures
 
 
+def _mesh(uri: str) -> bytes:
+    """The GLB in a data URI, which the server has checked to be one."""
+    try:
+        return base64.b64decode(uri.partition(",")[2], validate=True)
+    except binascii.Error as error:
+        raise EngineError(f"The mesh cannot be read: {error}", "mesh_url") from error
+
+
 def _work(run: dict[str, Any], inbox: _Inbox) -> None:
+    from ..endpoints.schema import schemas
     from ..home import atomic_write
     from .engines import engine
     from .engines.stages import Progress, Report
 
     job_id, folder = run["run"], Path(run["folder"])
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    worker = engine(run["endpoint"], folder.parents[1])
     images = _images(request.pop("image_urls"))
-    worker = engine(run["endpoint"])
+    if "mesh_url" in request:
+        request["mesh"] = _mesh(request.pop("mesh_url"))
+    parameters = schemas()[run["endpoint"]]["properties"]
+    request = {name: parameter["default"] for name, parameter in parameters.items()} | request
 
     def listen(report: Report) -> None:
         _send(job_id, "progress", progress=report.as_dict())
@@ -171,7 +237,8 @@ def _work(run: dict[str, Any], inbox: _Inbox) -> None:
     progress = Progress(
         worker.plan(request, len(images)), listen, lambda: inbox.is_cancelled(job_id)
     )
-    glb = worker.run(request, images, progress)
+    with progress.heartbeat():
+        glb = worker.run(request, images, progress)
     with atomic_write(folder / "model.glb", 0o600) as part:
         part.write_bytes(glb)
     _send(
@@ -183,7 +250,7 @@ def main() -> None:
     """Work on one job after another until standard input ends."""
     sys.stdout = sys.stderr  # whatever a library prints must not end up between the lines of JSON
     inbox = _Inbox()
-    from .engines.stages import Cancelled, EngineError
+    from .engines.stages import Cancelled
 
     while True:
         run = inbox.next()
@@ -191,9 +258,10 @@ def main() -> None:
         try:
             _work(run, inbox)
         except Cancelled:
-            _send(job_id, "failed", kind="cancelled", message="The job was cancelled.")
+            _send(job_id, "failed", kind="cancelled")
         except EngineError as error:
-            _send(job_id, "failed", kind="input", message=str(error), field=error.field)
+            kind = "input" if error.field else "error"
+            _send(job_id, "failed", kind=kind, message=str(error), field=error.field)
         except Exception as error:  # noqa: BLE001  an engine may fail in any way; the client is told
             _log.exception("job %s failed", job_id)
             _send(job_id, "failed", kind="error", message=f"{type(error).__name__}: {error}")
