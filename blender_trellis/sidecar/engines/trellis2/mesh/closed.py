@@ -6,7 +6,7 @@ from __future__ import annotations
 import igl
 import numpy as np
 
-from .edges import edges
+from .edges import components, edges
 from .orient import corners, crosses, turn, volumes, whole
 from .surface import Bools, Floats, Ints, Step
 
@@ -20,13 +20,16 @@ _ABOVE = 1e-4
 _CHUNK = 20_000
 
 
-def closable(points: Floats, faces: Ints, patches: Ints, step: Step) -> tuple[Ints, Bools]:
+def closable(points: Floats, faces: Ints, step: Step) -> tuple[Ints, Bools]:
     """`faces` (F, 3) of an oriented surface with cavities turned inside out, and which of them (F,) are of patches that
     enclose something but for their holes.
 
     A closed patch within another one bounds a cavity; one within that is a body again.
     """
-    closed = whole(edges(faces), patches)
+    mesh = edges(faces)
+    first = mesh.first[mesh.paired]
+    patches = components(len(faces), mesh.order[first] // 3, mesh.order[first + 1] // 3)
+    closed = whole(mesh, patches)
     if closed.all() and len(closed) == 1:
         return faces, np.ones(len(faces), bool)
     _, sheet = volumes(points, faces, patches, closed)

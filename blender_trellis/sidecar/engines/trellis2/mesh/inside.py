@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import igl
 import numpy as np
 
+from .edges import spread
 from .orient import corners, crosses
 from .progress import part
 from .scan import Scan, scan, strides
@@ -131,7 +132,7 @@ def _thin(points: Floats, faces: Ints, scans: list[Scan]) -> Bools:
 
 def _around(points: Floats, faces: Ints, size: int, band: float, step: Step) -> tuple[Ints, Floats]:
     """Nodes at most a voxel further than `band` from `faces`, sorted, and their distance."""
-    seeds = []
+    seeds = [_along(points, faces, size)]
     for axis in range(3):
         lines = scan(points, faces, size, axis)
         lower = lines.nodes(np.unique(lines.at.astype(np.int64)))
@@ -148,6 +149,16 @@ def _around(points: Floats, faces: Ints, size: int, band: float, step: Step) -> 
         distance[some] = np.sqrt(tree.squared_distance(points, faces.astype(np.int64), places)[0])
     near = distance < band + 1
     return nodes[near], distance[near]
+
+
+def _along(points: Floats, faces: Ints, size: int) -> Ints:
+    """A node near every place on the sides of `faces`: a needle may pass between the grid's lines."""
+    begin, end = points[faces].reshape(-1, 3), points[np.roll(faces, -1, axis=1)].reshape(-1, 3)
+    count = np.ceil(np.linalg.norm(end - begin, axis=1)).astype(np.int64) + 1
+    side = np.repeat(np.arange(len(count)), count)
+    part = spread(np.zeros_like(count), count) / count[side]
+    places = begin[side] + part[:, None] * (end - begin)[side]
+    return places.astype(np.int64) @ np.array(strides(size))
 
 
 def widened(nodes: Ints, size: int, by: range) -> Ints:

@@ -17,8 +17,8 @@ _FLAT = 1e-3
 """An open patch whose volume, over its area to the power of 3/2, is below this has no outside. A sphere has 0.09."""
 
 
-def orient(points: Floats, faces: Ints) -> tuple[Ints, Ints]:
-    """`faces` (F, 3) with the winding made consistent in every patch, outwards; and each face's patch (F,).
+def orient(points: Floats, faces: Ints) -> Ints:
+    """`faces` (F, 3) with the winding made consistent in every patch, outwards.
 
     A patch that has no consistent winding (a Möbius strip) is wound alike but for a seam.
     """
@@ -27,7 +27,7 @@ def orient(points: Floats, faces: Ints) -> tuple[Ints, Ints]:
     agreed = turn(faces, flipped)
     volume, sheet = volumes(points, agreed, patches, whole(mesh, patches))
     mostly = 2 * np.bincount(patches, flipped) > np.bincount(patches)
-    return turn(agreed, np.where(sheet, mostly, volume < 0)[patches]), patches
+    return turn(agreed, np.where(sheet, mostly, volume < 0)[patches])
 
 
 def turn(faces: Ints, which: Bools) -> Ints:

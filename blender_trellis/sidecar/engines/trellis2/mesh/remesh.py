@@ -9,6 +9,7 @@ thinner than a voxel, get a shell; that of a sheet stands off on both sides, tha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import igl
@@ -32,15 +33,13 @@ _MOST_PROJECT = 0.95
 _CHUNK = 100_000
 
 
-def remesh(
-    points: Floats, faces: Ints, patches: Ints, options: MeshOptions, step: Step
-) -> tuple[Floats, Ints]:
-    """The oriented surface, with each face's patch (`orient`), as a closed 2-manifold.
+def remesh(points: Floats, faces: Ints, options: MeshOptions, step: Step) -> tuple[Floats, Ints]:
+    """The oriented surface as a closed 2-manifold.
 
     Raises:
         EngineError: nothing of it is as large as a voxel.
     """
-    faces, closed = closable(points, faces, patches, part(step, 0.0, 0.1))
+    faces, closed = closable(points, faces, part(step, 0.0, 0.1))
     band = max(options.remesh_band, LEAST_BAND)
     low = points.min(0).astype(np.float64) - (margin(band) + _OFFSET) / options.resolution
     units, solid = close((points - low) * options.resolution, faces[closed])
@@ -56,8 +55,9 @@ def remesh(
     made, shell = boundary.points(solids)
     triangles = boundary.faces()
     if shell.any():
-        share = np.where(closed, _MOST_PROJECT, min(options.remesh_project, _MOST_PROJECT))
-        made[shell] = _drawn(made[shell], units, faces, share, part(step, 0.8, 1.0))
+        near = _near(made[shell], units, faces, band)
+        share = np.where(closed[near], _MOST_PROJECT, min(options.remesh_project, _MOST_PROJECT))
+        made[shell] = _drawn(made[shell], units, faces[near], share, part(step, 0.8, 1.0))
     return made / options.resolution + low, triangles
 
 
@@ -136,6 +136,19 @@ def _round(lower: Ints, axis: Ints, size: int) -> Ints:
         some = lower[axis == along]
         found += [some, some - u, some - v, some - u - v]
     return np.unique(np.concatenate(found))
+
+
+def _near(made: Floats, points: Floats, faces: Ints, band: float) -> Bools:
+    """Faces (F,) among which are those nearest to each of the points `made`, which are at most `band` away from one."""
+    block = math.ceil(band) + 3
+    size = math.ceil(points.max() / block) + 4
+
+    def numbers(places: Floats) -> Ints:
+        return (places // block + 2).astype(np.int64) @ np.array(strides(size))
+
+    blocks = widened(np.unique(numbers(made)), size, range(-2, 3))
+    sides = np.linalg.norm(points[faces] - points[np.roll(faces, 1, axis=1)], axis=2)
+    return np.isin(numbers(points), blocks)[faces].any(1) | (sides.max(1) > block)
 
 
 def _drawn(made: Floats, points: Floats, faces: Ints, share: Floats, step: Step) -> Floats:

@@ -48,13 +48,12 @@ def _repair(surface: Surface, options: MeshOptions, step: Step) -> tuple[Surface
     if not len(faces):
         raise EngineError("All faces of the model are empty. Try another seed.")
     step("Winding the faces outwards", 0.05)
-    faces, _ = orient(points, faces)
+    faces = orient(points, faces)
     step("Filling holes", 0.1)
     points, faces = without_crumbs(*fill(points, faces))
     original = _surface(points, faces)
     if options.remesh:
-        _, patches = orient(points, faces)
-        points, faces = remesh(points, faces, patches, options, part(step, 0.15, 0.7))
+        points, faces = remesh(points, faces, options, part(step, 0.15, 0.7))
         points, faces = without_crumbs(points, faces)
     points, faces = simplify(points, faces, options.decimation_target, part(step, 0.7, 1.0))
     return original, _surface(points, faces)

@@ -18,8 +18,10 @@ from .surface import Floats, Ints, Step
 
 _AGGRESSION = 5.0
 """How fast the error that is allowed grows. At 7, the library's default, it pinches twenty times as much, for little."""
-_SHARE = 0.7
-"""Part of the faces that one call leaves, so that each of them is short: the library holds the interpreter meanwhile."""
+_BLOCK = 250_000
+"""Faces in one call, which the library makes without letting other threads run: a fraction of a second."""
+_LEAST_SHARE = 0.25
+"""Part of its faces that a block keeps, at least: its rim is kept whole, and must not stand out too much."""
 _PINCHED = 40
 """Faces of average size: what comes off and is smaller than that is no more than the detail that was to be given up."""
 _CRUMB = 1e-3
@@ -46,16 +48,45 @@ def simplify(points: Floats, faces: Ints, target: int, step: Step) -> tuple[Floa
 def _decimated(
     points: Floats, faces: Ints, target: int, aggression: float, step: Step
 ) -> tuple[Floats, Ints]:
-    begun = len(faces)
-    while len(faces) > target:
-        before = len(faces)
+    begun, rounds = len(faces), 0
+    while (before := len(faces)) > target:
         step("Simplifying", math.log(begun / before) / math.log(begun / target))
-        points, faces = fast_simplification.simplify(
-            points, faces, target_count=max(target, int(_SHARE * before)), agg=aggression
-        )
+        if before > max(_BLOCK, 2 * target):
+            share = max(2 * target / before, _LEAST_SHARE)
+            points, faces = _blockwise(points, faces, share, aggression, rounds % 3)
+        else:
+            aim = max(target, before // 2)
+            points, faces = _fewer(points, faces, aim, aggression)
+        rounds += 1
         if len(faces) > 0.99 * before:
             break
     return points, faces
+
+
+def _blockwise(
+    points: Floats, faces: Ints, share: float, aggression: float, axis: int
+) -> tuple[Floats, Ints]:
+    """`share` of the faces left, in slabs across `axis` whose rims are kept, so that they fit together again."""
+    order = np.argsort(points[faces[:, 0], axis])
+    slabs = []
+    for block in np.array_split(order, -(-len(faces) // _BLOCK)):
+        part = compact(points, faces[block])
+        slabs.append(_fewer(*part, int(share * len(block)), aggression, keep_rim=True))
+    starts = np.cumsum([0, *(len(slab[0]) for slab in slabs[:-1])])
+    found, number = np.unique(
+        np.concatenate([slab[0] for slab in slabs]), axis=0, return_inverse=True
+    )
+    pieces = [slab[1] + start for slab, start in zip(slabs, starts, strict=True)]
+    return found, number.ravel()[np.concatenate(pieces)].astype(faces.dtype)
+
+
+def _fewer(
+    points: Floats, faces: Ints, target: int, aggression: float, keep_rim: bool = False
+) -> tuple[Floats, Ints]:
+    fewer: tuple[Floats, Ints] = fast_simplification.simplify(
+        points, faces, target_count=target, agg=aggression, preserve_border=keep_rim
+    )
+    return fewer
 
 
 def _largest(points: Floats, faces: Ints, target: int) -> tuple[Floats, Ints]:
