@@ -85,7 +85,7 @@ def examine(path: Path | None = None) -> Base:
     pair, version, implementation, free_threaded, system, machine, wide, missing = answer
     oldest, newest = PYTHONS
     span = f"{_dotted(oldest)} to {_dotted(newest)}"
-    another = f"Name another one with --python: {span}, 64 bits."
+    another = f"Name another Python: {span}, 64 bits."
     if not oldest <= tuple(pair) <= newest:
         raise InputError(f"{given} is Python {version}. {another}")
     if implementation != "CPython" or free_threaded or not wide:

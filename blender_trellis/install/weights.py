@@ -240,8 +240,8 @@ def _explained(kind: str, message: str, file: File, endpoint: str) -> TrellisErr
         return AccessError(_gate_words(kind, message, file, page))
     if kind == "unreachable":
         return UnreachableError(
-            f"{message} Check the connection and install again: it goes on from here. A mirror can be named with --mirror, a "
-            "folder that has the files with --from."
+            f"{message} Check the connection and install again: it goes on from here. A mirror (--mirror) or a folder that "
+            "has the files (--from) will do as well."
         )
     if kind == "disk":
         return StorageError(
@@ -266,7 +266,8 @@ def _gate_words(kind: str, message: str, file: File, page: str) -> str:
     return (
         f"TRELLIS.2 looks at pictures through DINOv3, which Meta gives out under its own licence ({file.licence_url}) to whoever "
         f"accepts it: {message} Either accept it at {page}, {token}. Or use the copy that needs no leave at "
-        f"{ungated()} (--without-gate; the same licence binds you). Or name a folder that has the file (--from)."
+        f'{ungated()} (--without-gate, in Blender "DINOv3 without Registration"; the same licence binds you). Or name a folder '
+        "that has the file (--from)."
     )
 
 

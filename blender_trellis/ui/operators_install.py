@@ -11,7 +11,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..errors import InputError, TrellisError
-from . import installs, operators, preferences
+from . import installs, operators, preferences, properties
 
 if TYPE_CHECKING:
     from ..install.installer import Wish
@@ -104,6 +104,9 @@ class TRELLIS_OT_install_local(_NotMeanwhile, bpy.types.Operator):
         """Show what will be downloaded, and under which licences; scripts call `execute`."""
         from .panels_install import WIDTH
 
+        if not self.properties.is_property_set("resolution"):
+            chosen = properties.group_of(context.scene.trellis, "local/trellis-2").resolution
+            self.resolution = "512" if chosen == "512" else "all"
         installs.get().look()
         asked = context.window_manager.invoke_props_dialog(
             self, width=WIDTH, title=self.bl_label, confirm_text="Download and Install"

@@ -26,8 +26,10 @@ def draw(layout: Any, context: Any) -> None:
     local.look()
     column = body.column(align=True)
     status = local.status
-    column.label(text=f"Environment: {status.environment_words() if status else 'looking…'}")
-    column.label(text=f"Weights: {status.weights_words() if status else 'looking…'}")
+    environment = f"Environment: {status.environment_words() if status else 'looking…'}"
+    weights = f"Weights: {status.weights_words() if status else 'looking…'}"
+    for line in (*wrapped(context, environment), *wrapped(context, weights)):
+        column.label(text=line, translate=False)
     if local.at_work:
         _draw_progress(body, context, local.report)
         return
@@ -69,7 +71,7 @@ def draw_question(layout: Any, context: Any, operator: Any) -> None:
     settings = layout.column()
     settings.use_property_split, settings.use_property_decorate = True, False
     settings.row().prop(operator, "resolution", expand=True)
-    for name in ("retexture", "without_gate", "source"):
+    for name in ("retexture", "without_gate", "source", "python"):
         settings.prop(operator, name)
     column = layout.column(align=True)
     for line in question(operator):

@@ -14,6 +14,7 @@ from blender_trellis.install import weights
 from blender_trellis.ui import (
     installs,
     operators,
+    operators_install,
     orders,
     panels_install,
     pump,
@@ -69,10 +70,10 @@ def test_the_section_says_what_is_there_and_offers_what_can_be_done(local, until
     assert "Environment: looking…" in shown().texts()
     until(lambda: local.status is not None)
     section = shown()
-    assert section.texts()[1:3] == [
-        "Environment: not installed",
-        "Weights: 512: 10.3 GiB missing, all resolutions: 15.1 GiB missing, retexture: 10.9 GiB missing",
-    ]
+    assert " ".join(section.texts()[1:]) == (
+        "Environment: not installed "
+        "Weights: 512: 10.3 GiB missing, all resolutions: 15.1 GiB missing, retexture: 10.9 GiB missing"
+    )
     assert section.names() == ["trellis.install_local"]
 
 
@@ -85,6 +86,18 @@ def test_the_question_names_gigabytes_and_licences_for_each_choice(local, until)
         assert f"Licence {licence}: https://" in text
     assert "About 15.7 GiB" in asked(resolution="all", retexture=True)
     assert "taken over from the folder" in asked(source="/somewhere")
+
+
+@pytest.mark.parametrize(("chosen", "offered"), [("512", "512"), ("1024", "all"), ("1536", "all")])
+def test_a_click_offers_the_weights_that_the_chosen_resolution_needs(local, chosen, offered):
+    bpy.context.scene.trellis.local_trellis_2.resolution = chosen
+    operator = SimpleNamespace(
+        bl_label="", properties=SimpleNamespace(is_property_set=lambda _: False), resolution="512"
+    )
+    manager = SimpleNamespace(invoke_props_dialog=lambda *_, **__: {"RUNNING_MODAL"})
+    clicked = SimpleNamespace(scene=bpy.context.scene, window_manager=manager)
+    operators_install.TRELLIS_OT_install_local.invoke(operator, clicked, None)
+    assert operator.resolution == offered
 
 
 def test_without_online_access_the_question_says_what_to_do(local, until):
