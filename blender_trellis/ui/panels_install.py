@@ -90,6 +90,8 @@ def question(operator: Any) -> list[str]:
     files = [file for file in chosen if file.path not in there]
     size = gigabytes(sum(file.bytes for file in files))
     lines = local.plan.words() if local.plan and local.plan.steps else []
+    if local.status and not local.plan and not operator.python:
+        lines.append(local.words)  # why Blender's own Python will not do
     if files and operator.source:
         lines.append(f"Weights of about {size} are taken over from the folder.")
     elif files:
