@@ -45,8 +45,9 @@ class Cache:
         """What was kept under that key; None if it is not there, or no longer whole."""
         path = self._path(name)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {each: file[each] for each in file.files}
+            # numpy does not close a file that it opened and cannot read
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {each: archive[each] for each in archive.files}
             os.utime(path)
         except FileNotFoundError:
             return None

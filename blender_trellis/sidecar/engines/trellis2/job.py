@@ -278,6 +278,13 @@ class Job:
         determined = [self._condition_key(512), *self._sampled(sampling), wish.seed, side]
         return self._kept("structure", "structure", networks, determined, make)
 
+    def _random(self, before: Kept) -> Generator:
+        """Random numbers that go on where an earlier stage ended, or begin with the seed where none used any."""
+        random = Generator().manual_seed(self.wish.seed)
+        if "random" in before.arrays:
+            random.set_state(torch.from_numpy(before.arrays["random"]))
+        return random
+
     def _sampled(self, sampling: Sampling) -> list[Any]:
         return [astuple(sampling), self.wish.mode]
 
@@ -301,7 +308,7 @@ class Job:
 
         def make() -> Arrays:
             seen = self._conditions(size)
-            random = _from(before)
+            random = self._random(before)
             drawing = Drawing(sampling, self.wish.mode, random)
             latent = self._pipeline.shape(coords, seen, drawing, size)
             return {"latent": latent.numpy(), "random": random.get_state().numpy()}
@@ -344,16 +351,10 @@ class Job:
 
         def make() -> Arrays:
             latent, coords, voxels = self._pipeline.encode_shape(vertices, faces, resolution)
-            random = Generator().manual_seed(self.wish.seed)
-            return {
-                "latent": latent.numpy(),
-                "latent_coords": coords.short().numpy(),
-                "random": random.get_state().numpy(),
-                **_stored(voxels),
-            }
+            found = {"latent": latent.numpy(), "latent_coords": coords.short().numpy()}
+            return found | _stored(voxels)
 
-        mesh = key(vertices.tobytes(), faces.tobytes())
-        determined = [mesh, resolution, self.wish.seed]
+        determined = [key(vertices.tobytes(), faces.tobytes()), resolution]
         kept = self._kept("shape", "encoded shape", {SHAPE_ENCODER: 1}, determined, make)
         return Latent(kept, kept.tensor("latent_coords"), resolution), kept, _voxels(kept)
 
@@ -367,12 +368,13 @@ class Job:
 
         def sample() -> Arrays:
             seen = self._conditions(size)
-            drawing = Drawing(sampling, self.wish.mode, _from(latent.kept))
+            drawing = Drawing(sampling, self.wish.mode, self._random(latent.kept))
             made = self._pipeline.texture(latent.values, latent.coords, seen, drawing, size)
             return {"latent": made.numpy()}
 
         networks = {name: self.wish.forwards()[name]}
-        determined = [latent.kept.key, self._condition_key(size), *self._sampled(sampling)]
+        before, shown = latent.kept.key, self._condition_key(size)
+        determined = [before, shown, *self._sampled(sampling), self.wish.seed]
         texture = self._kept("texture", "texture", networks, determined, sample)
 
         def decode() -> Arrays:
@@ -384,13 +386,6 @@ class Job:
         determined = [texture.key, model.key]
         kept = self._kept("texture", "colours", {TEXTURE_DECODER: 1}, determined, decode)
         return kept.arrays["attributes"].astype(np.float32)
-
-
-def _from(before: Kept) -> Generator:
-    """Random numbers that go on where an earlier stage ended."""
-    random = Generator()
-    random.set_state(torch.from_numpy(before.arrays["random"]))
-    return random
 
 
 def _stored(voxels: Voxels) -> Arrays:
