@@ -93,7 +93,8 @@ def _guess(borders: Borders, size: int, gap: int) -> float:
     """The positive root of: charts' areas and half of the gaps around them = what is expected to be filled."""
     lengths = np.linalg.norm(borders.ends[:, 1] - borders.ends[:, 0], axis=1)
     area = float(borders.areas.sum())
-    half = gap * float(lengths.sum()) / 4
+    # A chart also occupies whole texels: half a texel more on either side
+    half = (gap + 1) * float(lengths.sum()) / 4
     return (np.sqrt(half**2 + area * _FILLED * size**2) - half) / area
 
 
@@ -116,11 +117,11 @@ def _silhouettes(borders: Borders, scale: float, gap: int) -> _Silhouettes:
     widths = np.zeros(len(borders.areas), np.int64)
     np.maximum.at(widths, chart, column + 1)
     first = np.concatenate([[0], np.cumsum(widths + 2 * gap)])
-    low = np.full(first[-1], _NOTHING)
-    high = np.full(first[-1], -_NOTHING)
+    low = np.full(first[-1], _NOTHING, np.int32)
+    high = np.full(first[-1], -_NOTHING, np.int32)
     place = first[chart] + gap + column
-    np.minimum.at(low, place, lowest.astype(np.int64))
-    np.maximum.at(high, place, highest.astype(np.int64))
+    np.minimum.at(low, place, lowest.astype(np.int32))
+    np.maximum.at(high, place, highest.astype(np.int32))
     near = [np.roll(low, shift) for shift in range(-gap, gap + 1)]
     return _Silhouettes(first, np.minimum.reduce(near) - gap, high)
 
@@ -130,14 +131,18 @@ def _fall(shapes: _Silhouettes, size: int, gap: int, step: Step) -> tuple[Ints, 
     heights = np.maximum.reduceat(shapes.high, shapes.first[:-1])
     corners = np.empty((len(heights), 2), np.int64)
     horizon = np.zeros(size, np.int32)
+    # By width, the parts of the horizon under a chart at every place, (width, places): quick, since places lie side by side
+    windows: dict[int, Ints] = {}
     for done, chart in enumerate(np.argsort(-heights, kind="stable")):
         if done % 64 == 0:
             step(f"Packing {len(heights)} charts", done / len(heights))
         columns = slice(shapes.first[chart], shapes.first[chart + 1])
-        low, high = shapes.low[columns].astype(np.int32), shapes.high[columns]
-        y = (sliding_window_view(horizon, len(low)) - low).max(1)
+        low, high = shapes.low[columns], shapes.high[columns]
+        if len(low) not in windows:
+            windows[len(low)] = sliding_window_view(horizon, len(low)).T
+        y = (windows[len(low)] - low[:, None]).max(0)
         x = int(y.argmin())
         corners[chart] = x + gap, y[x]
         reached = horizon[x : x + len(low)]
-        np.maximum(reached, high + y[x], out=reached, where=high >= 0, casting="unsafe")
+        np.maximum(reached, high + y[x], out=reached)
     return corners, int(horizon.max()) + gap
