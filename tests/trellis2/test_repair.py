@@ -10,6 +10,7 @@ igl = pytest.importorskip("igl", reason="libigl comes with TRELLIS.2's environme
 pytest.importorskip("fast_simplification", reason="it comes with TRELLIS.2's environment")
 
 from blender_trellis.sidecar.engines.stages import EngineError  # noqa: E402
+from blender_trellis.sidecar.engines.trellis2.dual_grid import extract  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.mesh import simplify  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.mesh.clean import split  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.mesh.cubes import COUNT, TRIANGLES  # noqa: E402
@@ -288,6 +289,33 @@ def test_every_case_of_marching_cubes_closes_with_its_neighbours():
             if (code >> low & 1) != (code >> (low | 1 << axis) & 1)
         }
         assert used[code] == cut
+
+
+@pytest.mark.parametrize("logit", [-1.0, 1.5], ids=["sparse", "dense"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_decoder_that_makes_nonsense_gets_a_mesh_of_what_it_made(seed, logit):
+    # A dual grid with random flags: edges with up to four faces, holes everywhere, loose faces.
+    random = np.random.default_rng(seed)
+    places = np.stack(np.meshgrid(*[np.arange(24)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    middle = np.abs(np.linalg.norm(places - 11.5, axis=1) - 8) < 1.5
+    coords = places[middle].astype(np.int32)
+    head = random.normal(size=(len(coords), 7)).astype(np.float32)
+    head[:, 3:6] += logit
+    points, faces = extract(coords, head, VOXELS)
+    soup = shapes.surface(points, faces)
+    assert np.add(*counts(soup)).max() > 2
+    for target in (100_000, len(faces) // 4):
+        mesh = finished(soup, remesh=True, target=target)
+        assert is_closed(mesh)
+        assert is_manifold(mesh)
+        assert volume(mesh) > 0
+        assert len(mesh.faces) <= target
+        left = finished(soup, remesh=False, target=target)
+        assert is_wound_one_way(left)
+        assert igl.is_edge_manifold(left.faces.astype(np.int64))[0]
+        assert igl.is_vertex_manifold(left.faces.astype(np.int64)).all()
+        assert areas(left).min() > 0
+        assert len(left.faces) <= target
 
 
 def test_random_soup_is_made_a_closed_manifold():

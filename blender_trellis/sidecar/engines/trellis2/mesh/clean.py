@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .edges import Edges, components, edges, spread
+from .edges import Edges, components, edges, spread, surplus
 from .orient import corners, face_areas
 from .surface import Bools, Floats, Ints
 
@@ -97,6 +97,8 @@ def split(points: Floats, faces: Ints, crumb: float = 0.0) -> tuple[Floats, Ints
         crumb: what comes apart from a larger part is dropped if its area is below this.
     """
     faces = _without_flaps(faces)
+    if not len(faces):
+        return points, faces
     mesh = edges(faces)
     air = np.zeros(len(mesh.order), bool)
     pairs = _pairs(points, faces, mesh, air)
@@ -114,12 +116,14 @@ def split(points: Floats, faces: Ints, crumb: float = 0.0) -> tuple[Floats, Ints
 
 
 def _without_flaps(faces: Ints) -> Ints:
-    """Without pairs of faces that lie back to back."""
+    """Without pairs of faces that lie back to back; and with one of several alike, unless the mesh is closed by them all."""
     order, first, count = _alike(faces)
     if (count == 1).all():
         return faces
     rising = np.add.reduceat(_rising(faces)[order], first, dtype=np.int64)
     more = np.abs(2 * rising - count)
+    if more.max() > 1 and len(surplus(edges(faces))):
+        more = np.minimum(more, 1)
     begin = first + np.where(2 * rising > count, 0, rising)
     return faces[np.sort(order[spread(begin, more)])]
 

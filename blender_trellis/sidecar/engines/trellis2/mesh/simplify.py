@@ -33,16 +33,23 @@ def simplify(points: Floats, faces: Ints, target: int, step: Step) -> tuple[Floa
     """The oriented mesh with at most `target` faces, a 2-manifold (with holes where there are some; closed stays closed)."""
     aim = target
     for attempt in range(_ATTEMPTS):
-        points, faces = _decimated(points, faces, aim, _AGGRESSION + attempt, step)
-        step("Mending what is pinched", 1.0)
-        # As they will be kept: rounding may take a face's area.
-        points, faces = without_flat(points.astype(np.float32), faces)
-        areas = face_areas(points, faces)
-        points, faces = split(points, faces, min(_PINCHED / len(areas), _CRUMB) * areas.sum())
+        fewer = _mended(*_decimated(points, faces, aim, _AGGRESSION + attempt, step))
+        if not len(fewer[1]):
+            break  # the last bodies have collapsed
+        points, faces = fewer
         if len(faces) <= target:
             return points, faces
         aim = max(4, aim - 2 * (len(faces) - target))
+        if attempt > 1:
+            points, faces = _largest(points, faces, target)
     return _largest(points, faces, target)
+
+
+def _mended(points: Floats, faces: Ints) -> tuple[Floats, Ints]:
+    # As they will be kept: rounding may take a face's area.
+    points, faces = without_flat(points.astype(np.float32), faces)
+    areas = face_areas(points, faces)
+    return split(points, faces, min(_PINCHED / max(len(areas), 1), _CRUMB) * areas.sum())
 
 
 def _decimated(
