@@ -17,7 +17,7 @@ from .unwrap import Atlas
 
 _AT_ONCE = 100_000
 """Points looked up in one call: some tenths of a second, in which igl lets nobody else run."""
-_BLOCK = 250_000
+_BLOCK = 120_000
 """Faces in one search tree: likewise."""
 
 
@@ -80,6 +80,7 @@ class Nearest:
     """Finds the nearest points of a surface, which is cut into blocks with a search tree each."""
 
     def __init__(self, surface: Surface, step: Step) -> None:
+        step("Looking through the surface", 0.0)
         blocks = _halved(surface.points[surface.faces].mean(1), np.arange(len(surface.faces)))
         self._blocks: list[tuple[igl.AABB, Floats, Ints]] = []
         for block in blocks:

@@ -41,6 +41,7 @@ def unwrap(surface: Surface, options: MeshOptions, step: Step) -> Atlas:
     Raises:
         EngineError: the texture is too small for the number of charts.
     """
+    step("Cutting the surface into charts", 0.0)
     size = options.texture_size
     graph = dual(surface)
     charts = cluster(graph, options, part(step, 0, 0.5))
