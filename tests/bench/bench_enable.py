@@ -44,9 +44,11 @@ print("@" + json.dumps([took, foreign]))
 def enable(module: str, folder: Path) -> tuple[float, list[str]]:
     """Milliseconds, and the third-party modules loaded."""
     paths = os.pathsep.join([str(ROOT), str(folder)])
+    # Blender keeps what it has compiled; some machines tell Python not to
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", ENABLE, module],
-        env={**os.environ, "PYTHONPATH": paths, "BLENDER_USER_RESOURCES": str(folder / "profile")},
+        env={**env, "PYTHONPATH": paths, "BLENDER_USER_RESOURCES": str(folder / "profile")},
         capture_output=True,
         text=True,
         check=True,
