@@ -65,7 +65,7 @@ class Trellis2Engine(_Engine):
             Cancelled: from `progress`.
         """
         job = self._job(Wish.of(request, len(images)), images, progress, "pipeline.json")
-        return job.lowering(lambda: _model(job, request))
+        return job.finished(lambda: _model(job, request))
 
 
 def _model(job: Job, request: dict[str, Any]) -> bytes:
@@ -101,7 +101,7 @@ class RetextureEngine(_Engine):
         wish = Wish.of_retexture(request, len(images))
         job = self._job(wish, images, progress, "texturing_pipeline.json")
         model = read(request["mesh"])
-        return job.lowering(lambda: _retextured(job, model, request))
+        return job.finished(lambda: _retextured(job, model, request))
 
 
 def _retextured(job: Job, model: Model, request: dict[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,8 +58,6 @@ _WORDS = {
     texture_flow(1024): "Sampling the texture",
     TEXTURE_DECODER: "Texture decoded",
 }
-
-T = TypeVar("T")
 
 
 class Kept(NamedTuple):
@@ -152,7 +150,7 @@ class Job:
         """The pipeline, which may have been lowered."""
         return ROUTES[self._ladder.effort.pipeline]
 
-    def lowering(self, work: Callable[[], T]) -> T:
+    def finished(self, work: Callable[[], bytes]) -> bytes:
         """What `work` makes; where memory runs out it begins again with less, and finds in the cache what is done.
 
         Raises:
@@ -160,7 +158,9 @@ class Job:
         """
         while True:
             try:
-                return work()
+                made = work()
+                self.mesh_step("Model ready", 1.0)
+                return made
             except Exception as error:
                 if not ran_out(error):
                     raise

@@ -33,8 +33,11 @@ class Machine:
 
         The transformers overflow in float16, so where there is no bfloat16 they compute in float32. A CPU's bfloat16 is
         used only where it has instructions for it; its float16 is ten times slower than that.
+
+        Raises:
+            EngineError: TRELLIS_DEVICE names what is not there.
         """
-        device = torch.device(os.environ.get("TRELLIS_DEVICE") or _best_device())
+        device = _device(os.environ.get("TRELLIS_DEVICE") or _best_device())
         if device.type == "cuda":
             half = torch.cuda.is_bf16_supported(including_emulation=False)
             return cls(device, torch.bfloat16 if half else torch.float32, torch.float16)
@@ -71,6 +74,15 @@ class Machine:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(
+            f"TRELLIS_DEVICE is {name!r}, which cannot be used here: {error}. Set it to cuda, mps or cpu, or leave it out."
+        ) from error
 
 
 def _best_device() -> str:

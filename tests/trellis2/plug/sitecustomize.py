@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""On the path of a sidecar's processes this lets a test hold the engine at a stage, or take its memory away there.
+
+The test says so by files in the folder PLUG: `hold.STAGE`, `deaf.STAGE` (held, and deaf to a cancellation) and `oom.STAGE`;
+`at.STAGE`, with the process's id, answers. It is done where every engine comes by, in `Progress.step`, after the step was told.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_FOLDER = Path(os.environ["PLUG"])
+_MODULE = "blender_trellis.sidecar.engines.stages"
+
+
+def _plug(stages: ModuleType) -> None:
+    told = stages.Progress.step
+
+    def step(self: Any, name: str, *arguments: Any, **more: Any) -> None:
+        told(self, name, *arguments, **more)
+        if "torch" not in sys.modules:  # the Draft engine
+            return
+        shortage, hold, deaf = (_FOLDER / f"{what}.{name}" for what in ("oom", "hold", "deaf"))
+        if shortage.exists():
+            shortage.unlink()
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if hold.exists() or deaf.exists():
+            part = _FOLDER / "part"
+            part.write_text(str(os.getpid()))
+            part.replace(_FOLDER / f"at.{name}")
+        while hold.exists():
+            self.check()
+            time.sleep(0.01)
+        while deaf.exists():
+            time.sleep(0.01)
+
+    stages.Progress.step = step  # type: ignore[attr-defined]
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != _MODULE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        assert spec and spec.loader
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            _plug(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _Finder())
