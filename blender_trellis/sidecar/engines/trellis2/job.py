@@ -140,7 +140,7 @@ class Job:
             for name in file.networks:
                 if self.wish.forwards()[name]:
                     lora.check(self._checkpoint.blueprint(name), file.field)
-                    loras[name] = lora
+                loras[name] = lora  # also of those that lowering may bring in
         return loras
 
     # -- How it goes ---------------------------------------------------------------------------------
