@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ from services.fal_standin import FalStandIn
 from services.runware_standin import RunwareStandIn
 
 HOME_NAME = "Zuhause mit Größe 家"
+
+
+def pytest_configure() -> None:
+    """Take interrupts again: a shell that starts the tests in the background has them ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
