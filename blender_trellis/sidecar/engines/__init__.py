@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .stages import Engine, EngineError
@@ -31,9 +32,11 @@ def engine(endpoint: str, sidecar: Path) -> Engine:
         return DraftEngine()
     if endpoint not in ENDPOINTS:
         raise EngineError(f"This version of the local process has no endpoint {endpoint!r}.")
+    # Before torch is imported: what Apple's GPUs cannot do is then done by the CPU
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     try:
         from .trellis2.engine import RetextureEngine, Trellis2Engine
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # on Windows a missing DLL of torch is an OSError
         raise EngineError(
             f"TRELLIS.2's installation is not complete ({error}). Install it again, with `trellis sidecar install`."
         ) from error
