@@ -65,11 +65,11 @@ def place(coords: Ints, dual: Floats, resolution: int) -> Floats:
     return ((coords + dual) / np.float32(resolution) - np.float32(0.5)).astype(np.float32)
 
 
-def connect(coords: Ints, flags: Ints, weights: Floats) -> Ints:
+def connect(coords: Ints, flags: Ints, weights: Floats | None = None) -> Ints:
     """The faces (F, 3), int32, between the dual vertices of the voxels `coords` (N, 3) with `flags` (N, 3).
 
     A quad that lacks a voxel is left out. It is cut between the two opposite corners whose `weights` (N,) have the larger
-    product.
+    product; without weights, which a mesh's own dual grid lacks, from its first corner.
     """
     row, axis = np.nonzero(flags)
     index = Index(coords)
@@ -77,9 +77,11 @@ def connect(coords: Ints, flags: Ints, weights: Floats) -> Ints:
         [row, *(index.find(coords[row] + _AROUND[axis, corner]) for corner in (1, 2, 3))], -1
     )
     quads = quads[(quads >= 0).all(1)]
-    a, b, c, d = weights[quads].T
-    cut = _SPLITS[np.where(a * c > b * d, 0, 1)]
-    return np.take_along_axis(quads, cut, 1).reshape(-1, 3).astype(np.int32)
+    second = np.zeros(len(quads), np.intp)
+    if weights is not None:
+        a, b, c, d = weights[quads].T
+        second[a * c <= b * d] = 1
+    return np.take_along_axis(quads, _SPLITS[second], 1).reshape(-1, 3).astype(np.int32)
 
 
 def voxelise(
