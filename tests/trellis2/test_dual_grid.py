@@ -46,7 +46,7 @@ def test_an_exact_sphere_becomes_the_official_mesh() -> None:
     faces = connect(coords, flags, weights[:, 0])
     vector.close(faces, "faces")
     assert set(_edges(faces).values()) == {2}
-    vector.close(connect(coords, flags), "faces_no_split")
+    vector.close(connect(coords, flags), "faces_no_split", rule="faces")
 
 
 def test_a_quad_that_lacks_a_voxel_is_dropped() -> None:
