@@ -195,6 +195,7 @@ class _Text:
 
     _open_line = False
     _fraction = 0.0
+    _last = ""
 
     def event(self, event: Event) -> None:
         if (event.fraction is None and not event.message) or event.error:
@@ -204,10 +205,12 @@ class _Text:
         what = event.message or event.stage or str(event.state)
         text = f"{'█' * done}{'░' * (_BAR - done)} {100 * self._fraction:3.0f} %  {what}"
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            left = f", {event.left}" if event.left else ""
+            print(f"\r\x1b[K{text}{left}", end="", file=sys.stderr, flush=True)
             self._open_line = True
-        else:
+        elif text != self._last:
             print(text, file=sys.stderr, flush=True)
+            self._last = text
 
     def _close_line(self) -> None:
         if self._open_line:

@@ -86,7 +86,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job. `fraction` is 0 to 1 of the whole; None where the service does not tell."""
+    """Something that happened to a job. `fraction` is 0 to 1 of the whole, `eta` how many seconds are left; None where the
+    service does not tell."""
 
     job_id: str
     state: State
@@ -96,3 +97,14 @@ class Event:
     fraction: float | None = None
     message: str = ""
     error: dict[str, Any] | None = None
+    eta: float | None = None
+
+    @property
+    def left(self) -> str:
+        """How long it will still take, in words; "" where nobody knows."""
+        if self.eta is None:
+            return ""
+        if self.eta < 55:
+            return f"{max(5 * round(self.eta / 5), 5)} s left"
+        hours, minutes = divmod(max(round(self.eta / 60), 1), 60)
+        return f"{hours} h {minutes} min left" if hours else f"{minutes} min left"

@@ -532,6 +532,7 @@ class Runner:
                     steps=status.steps,
                     fraction=status.fraction,
                     message=status.message,
+                    eta=status.eta,
                 )
             if status.completed:
                 return status

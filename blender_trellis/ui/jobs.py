@@ -43,6 +43,7 @@ class JobView:
     step: int = 0
     steps: int = 0
     fraction: float | None = None
+    left: str = ""
     message: str = ""
     error: str = ""
     parameter: str = ""
@@ -89,13 +90,22 @@ class JobView:
         )
         if self.steps:
             words += f" {self.step}/{self.steps}"
-        return words if self.fraction is None else f"{words} · {self.fraction:.0%}"
+        done = "" if self.fraction is None else f"{self.fraction:.0%}"
+        return " · ".join(filter(None, (words, done, self.left)))
 
     def drawn(self) -> tuple[Any, ...]:
         """All that can be seen of it; while this is the same, there is nothing to draw again."""
         percent = None if self.fraction is None else round(self.fraction * 100)
         shown = (self.state, self.stage, self.step, self.steps, self.message, self.error)
-        return (*shown, percent, self.importing, self.stopped, self.title, len(self.files))
+        return (
+            *shown,
+            percent,
+            self.left,
+            self.importing,
+            self.stopped,
+            self.title,
+            len(self.files),
+        )
 
 
 class Board:
@@ -144,7 +154,7 @@ class Board:
         before = view.drawn()
         view.state = event.state
         view.stage, view.step, view.steps = event.stage, event.step, event.steps
-        view.fraction = event.fraction
+        view.fraction, view.left = event.fraction, event.left
         view.message = event.message or view.message
         error = event.error or {}
         view.stopped, view.error = bool(error), error.get("message", "")
@@ -173,7 +183,7 @@ class Board:
         view = self.views.get(job_id)
         if view:
             view.error, view.parameter, view.message, view.stopped = "", "", "", False
-            view.stage, view.step, view.steps, view.fraction = "", 0, 0, None
+            view.stage, view.step, view.steps, view.fraction, view.left = "", 0, 0, None, ""
             self.dirty = True
 
     def blamed(self, endpoint: str) -> set[str]:

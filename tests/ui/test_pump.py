@@ -224,6 +224,23 @@ def test_only_what_can_be_seen_asks_for_a_redraw():
     assert board.views["a"].progress == "Texture 1/4 · 51%"
 
 
+@pytest.mark.parametrize(
+    ("eta", "words"),
+    [
+        (1, "5 s left"),
+        (52, "50 s left"),
+        (58, "1 min left"),
+        (3 * 60 + 20, "3 min left"),
+        (3600 + 59 * 60, "1 h 59 min left"),
+    ],
+)
+def test_the_bar_says_how_long_it_will_take(eta, words):
+    board = Board()
+    board.add(JobView("a", "", "local/draft"))
+    board.take(event(fraction=0.5, eta=eta))
+    assert board.views["a"].progress == f"Texture 1/4 · 50% · {words}"
+
+
 def test_jobs_and_results_are_told_apart():
     board = Board()
     for view in (
