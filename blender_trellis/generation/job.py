@@ -31,7 +31,7 @@ class State(StrEnum):
 _S = State
 MOVES: dict[State, frozenset[State]] = {
     _S.PREPARED: frozenset({_S.SUBMITTING, _S.FAILED, _S.CANCELLED}),
-    _S.SUBMITTING: frozenset({_S.RUNNING, _S.UNCERTAIN, _S.FAILED, _S.CANCELLED}),
+    _S.SUBMITTING: frozenset({_S.PREPARED, _S.RUNNING, _S.UNCERTAIN, _S.FAILED, _S.CANCELLED}),
     _S.RUNNING: frozenset({_S.DOWNLOADING, _S.FAILED, _S.CANCELLED}),
     _S.DOWNLOADING: frozenset({_S.READY, _S.FAILED, _S.CANCELLED}),
     _S.UNCERTAIN: frozenset({_S.PREPARED, _S.RUNNING, _S.FAILED, _S.CANCELLED}),

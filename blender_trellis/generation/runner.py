@@ -369,7 +369,9 @@ class Runner:
             glb.check(mesh)
             return self.library.keep_input(mesh.read_bytes(), ".glb")
         except ResultError as error:
-            raise InputError(f"{mesh.name} cannot be used: {error.message}") from error
+            raise InputError(
+                f"{mesh.name} cannot be used: it is no whole GLB with a mesh in it. Export it as glTF Binary (.glb)."
+            ) from error
         except OSError as error:
             raise InputError(f"There is no mesh {mesh}. Check the path.") from error
 
@@ -489,8 +491,12 @@ class Runner:
                         continue
                 if attempt == (service.attempts if lost else _SEND_ATTEMPTS):
                     raise
+                if not lost:  # surely not taken on: who takes the job up meanwhile need not ask
+                    job = self.journal.move(job.id, State.PREPARED)
                 self._again(job, error)
                 await self._pause(attempt, error)
+                if not lost:
+                    job = self.journal.move(job.id, State.SUBMITTING)
 
     async def _send_once(self, job: Job, service: Service, submission: Submission) -> Ticket:
         """One submit. Its reply is waited for even when the job is cancelled meanwhile: it names the job, and without it nobody

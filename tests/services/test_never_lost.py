@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -541,6 +542,23 @@ def test_fals_model_is_delivered_when_the_line_is_cut_after_it_was_accepted(fal_
     assert cut.is_set()
     fal_side.assert_all_delivered()
     assert fal_side.sent() == 1
+
+
+def test_what_never_left_is_neither_uncertain_nor_charged(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens at the service's address, and the user does not wait: later it is sent, without a question."""
+    with socket.socket() as taken, monkeypatch.context() as patch:
+        taken.bind(("127.0.0.1", 0))  # and not listening: nobody else can open it meanwhile
+        variable, path = VARIABLES[side.name, "queue" if side.name == "fal" else "api"]
+        patch.setenv(variable, f"http://127.0.0.1:{taken.getsockname()[1]}{path}")
+        left = run_trellis(*side.command("--timeout", "2"))
+        assert left.code == 4
+        assert side.job().state is State.PREPARED
+    assert run_trellis("spent", "--json").out == ""
+    assert run_trellis("jobs", "resume").code == 0
+    side.assert_all_delivered()
+    assert side.sent() == 1
 
 
 # Several processes, and none with a key ---------------------------------------------------------------------------------
