@@ -25,7 +25,12 @@ def build() -> Iterator[ModuleType]:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.pip_install = _refuse  # into the environment that the tests run in
     yield module
+
+
+def _refuse(python: Path, wanted: list[str]) -> None:
+    raise AssertionError(f"pip would install {wanted} with {python}")
 
 
 def test_a_python_that_does_not_start_is_passed_over(build, monkeypatch):
@@ -51,6 +56,7 @@ def test_every_blender_left_out_is_named(build, monkeypatch, capsys):
     found = build.find_python
     monkeypatch.setattr(build, "find_python", lambda v: found(RUNNING) if v == RUNNING else None)
     monkeypatch.setattr(build, "environment", lambda blender: Path(sys.executable))
+    monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "run_pytest", lambda python, arguments: (0, "1 passed"))
     assert build.main(["test", "--blender", "all"]) == 0
     said = capsys.readouterr().out
@@ -62,6 +68,7 @@ def test_every_blender_left_out_is_named(build, monkeypatch, capsys):
 def test_one_failing_blender_fails_the_whole_run(build, monkeypatch, capsys):
     results = iter([(1, "1 failed"), (0, "1 passed")])
     monkeypatch.setattr(build, "environment", lambda blender: Path(sys.executable))
+    monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "run_pytest", lambda python, arguments: next(results))
     assert build.main(["test", "--blender", "4.2", "--blender", "5.0"]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
