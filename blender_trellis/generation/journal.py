@@ -44,6 +44,7 @@ _MIGRATIONS = (
     ) STRICT;
     """,
 )
+_LOCK_TIMEOUT = 30.0  # seconds to wait for another process
 _JSON = {"parameters", "images", "names", "ticket", "files", "cost", "error", "wish", "seeds"}
 _BOOLEAN = {"fulfilled", "cancel_asked"}
 _COLUMNS = [column.name for column in fields(Job)]
@@ -72,13 +73,16 @@ class Journal:
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
-                home / "journal.sqlite3", timeout=30, isolation_level=None, check_same_thread=False
+                home / "journal.sqlite3",
+                timeout=_LOCK_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,
             )
         except (OSError, sqlite3.Error) as error:
             raise _cannot_open(error, home) from error
         try:
             self._database.row_factory = sqlite3.Row
-            self._database.execute("PRAGMA journal_mode = WAL")
+            _turn_to_wal(self._database)
             self._database.execute("PRAGMA synchronous = FULL")
             self._migrate()
             with self._transaction():  # so that nobody looks for dead owners meanwhile
@@ -272,6 +276,20 @@ class Journal:
             if job.state not in ENDED | {State.UNCERTAIN}:
                 raise InputError(f"Job {job_id} is {job.state}. Cancel it first.")
             database.execute("DELETE FROM job WHERE id = ?", [job_id])
+
+
+def _turn_to_wal(database: sqlite3.Connection) -> None:
+    """Two processes that open a new journal at once: SQLite refuses one of them at once, without waiting for its `timeout`."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _cannot_open(error: OSError | sqlite3.Error, home: Path) -> StorageError:

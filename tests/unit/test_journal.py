@@ -7,6 +7,7 @@ import itertools
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,17 @@ _PATHS = {
     State.FAILED: [State.FAILED],
     State.CANCELLED: [State.CANCELLED],
 }
+
+
+def test_a_new_journal_waits_for_another_process_that_is_making_it(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    other = sqlite3.connect(home / "journal.sqlite3", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.rollback)
+    release.start()
+    Journal(home).close()
+    release.join()
+    other.close()
 
 
 @pytest.mark.parametrize(("start", "end"), list(itertools.product(State, State)))
