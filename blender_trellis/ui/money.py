@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..endpoints import prices
 from . import preferences, properties
+from .text import tr
 
 if TYPE_CHECKING:
     from ..generation.journal import Spent
@@ -29,11 +30,14 @@ def estimate(settings: Any, endpoint: str) -> prices.Estimate | None:
 
 def about(cost: prices.Estimate) -> str:
     """An estimate, and how far off it may be: "About $0.30 (estimate)"."""
-    words = f"About {in_words(cost.amount, cost.currency)}"
-    if cost.low == cost.high:
-        return f"{words} (estimate)"
-    low, high = (in_words(edge, cost.currency) for edge in (cost.low, cost.high))
-    return f"{words}, {low} to {high} (estimate)"
+    amount, low, high = (
+        in_words(edge, cost.currency) for edge in (cost.amount, cost.low, cost.high)
+    )
+    if low == high:
+        return tr("About {amount} (estimate)").format(amount=amount)
+    return tr("About {amount}, {low} to {high} (estimate)").format(
+        amount=amount, low=low, high=high
+    )
 
 
 def this_month(spent: Iterable[Spent]) -> list[str]:

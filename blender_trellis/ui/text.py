@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sentences on as many lines as a sidebar needs; Blender's labels have one and cut the rest."""
+"""Words for the panels: in the interface's language, on as many lines as a sidebar needs (a label has one and cuts the rest)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import functools
 
 import blf
 import bpy
+
+
+def tr(text: str) -> str:
+    """`text` in the language of Blender's interface: for sentences with values, which Blender cannot look up."""
+    translated: str = bpy.app.translations.pgettext_iface(text)
+    return translated
 
 
 def wrapped(
