@@ -10,12 +10,13 @@ from bpy.props import EnumProperty, StringProperty
 
 from ..errors import InputError, TrellisError
 from . import money, operators, preferences, pump
+from .operators_jobs import JobOperator
 
 if TYPE_CHECKING:
     from ..generation.runner import Runner
 
 
-class _GoOn(operators.JobOperator):
+class _GoOn(JobOperator):
     """What has a job that stopped go on."""
 
     def _how(self, job_id: str) -> "Callable[[Runner], Any]":

@@ -12,7 +12,7 @@ from blender_trellis.scene.recipe import read
 from blender_trellis.services.fal import FalService
 from blender_trellis.services.runware import RunwareService
 from blender_trellis.services.sidecar import SidecarService
-from blender_trellis.ui import operators, panels, panels_jobs, properties, pump
+from blender_trellis.ui import operators, operators_jobs, panels, panels_jobs, properties, pump
 from blender_trellis.ui.jobs import JobView
 from gate import Gate
 from services.standin import Reply
@@ -154,7 +154,7 @@ def test_where_nothing_can_be_cancelled_one_stops_waiting_and_can_resume(
     shown = draw(panels_jobs.TRELLIS_PT_jobs)
     (stop,) = (each for each in shown.drawn if each.name == "trellis.cancel")
     assert stop.text == "Stop Waiting"
-    described = operators.TRELLIS_OT_cancel.description(bpy.context, stop.given)
+    described = operators_jobs.TRELLIS_OT_cancel.description(bpy.context, stop.given)
     assert described.startswith("Stop waiting") and "Runware" in described
     bpy.ops.trellis.cancel(job_id=view.id)
     until(lambda: not view.at_work)
@@ -175,7 +175,7 @@ def test_a_job_that_can_be_cancelled_has_a_cross(extension, fal, gate, start, un
     (stop,) = (
         each for each in draw(panels_jobs.TRELLIS_PT_jobs).drawn if each.name == "trellis.cancel"
     )
-    assert stop.text == "" and not operators.TRELLIS_OT_cancel.description(None, stop.given)
+    assert stop.text == "" and not operators_jobs.TRELLIS_OT_cancel.description(None, stop.given)
     bpy.ops.trellis.cancel(job_id=view.id)
     until(lambda: not extension.busy)
     assert view.id not in extension.board.views
