@@ -36,6 +36,7 @@ def _classes() -> list[Any]:
         operators_jobs,
         operators_services,
         panels,
+        panels_images,
         panels_jobs,
         preferences,
         properties,
@@ -49,6 +50,7 @@ def _classes() -> list[Any]:
         *operators_jobs.CLASSES,
         *operators_services.CLASSES,
         *operators_install.CLASSES,
+        *panels_images.CLASSES,
         *panels.CLASSES,
         *panels_jobs.CLASSES,
     ]
