@@ -9,7 +9,16 @@ from typing import Any
 import bpy
 
 from ..endpoints.schema import Schema
-from . import money, orders, panels_images, panels_install, preferences, properties, pump
+from . import (
+    money,
+    orders,
+    panels_images,
+    panels_install,
+    panels_scene,
+    preferences,
+    properties,
+    pump,
+)
 from .text import wrapped
 
 # In the panel itself, in this order; all others are in their stage's section
@@ -54,11 +63,7 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
         _draw_generate(layout, context, scene)
         for stage in STAGES:
             _draw_stage(layout, settings, stage, blamed)
-        header, body = layout.panel("TRELLIS_scene", default_closed=True)
-        header.label(text="In the Scene")
-        if body:
-            body.use_property_split, body.use_property_decorate = True, False
-            body.prop(settings, "height")
+        panels_scene.draw_section(layout, settings)
         _draw_costs(layout)
 
 
