@@ -51,7 +51,8 @@ class Job:
     returned for the submit; its id and URLs. `wish` is what the asker wants done with the result (an output file, a scene and a
     place), which only the asker reads; `fulfilled` says that it is done. `cancel_asked` is how another process asks the job's
     owner to cancel it. `seeds` are those of `files`. `cost` is an estimate until the service has named the charge; `max_cost`,
-    in US dollars, is what it may come to at most.
+    in US dollars, is what it may come to at most. `submitted` and `ready` are when it came to these states; a job that was taken
+    over before it was ready has no `submitted`.
     """
 
     id: str
@@ -73,6 +74,8 @@ class Job:
     mesh: str | None = None
     seeds: list[int] = field(default_factory=list)
     max_cost: float | None = None
+    submitted: float | None = None
+    ready: float | None = None
 
     @property
     def title(self) -> str:

@@ -43,7 +43,12 @@ _MIGRATIONS = (
         amount REAL NOT NULL, currency TEXT NOT NULL, estimate INTEGER NOT NULL
     ) STRICT;
     """,
+    """
+    ALTER TABLE job ADD COLUMN submitted REAL;
+    ALTER TABLE job ADD COLUMN ready REAL;
+    """,
 )
+_TIMES = {State.SUBMITTING: "submitted", State.READY: "ready"}  # when a job last came to a state
 _LOCK_TIMEOUT = 30.0  # seconds to wait for another process
 _JSON = {"parameters", "images", "names", "ticket", "files", "cost", "error", "wish", "seeds"}
 _BOOLEAN = {"fulfilled", "cancel_asked"}
@@ -157,6 +162,7 @@ class Journal:
                 raise ValueError(f"a job cannot go from {job.state} to {state}")
             if owner != self._owner:
                 raise ValueError(f"job {job_id} belongs to another process")
+            changes |= {_TIMES[state]: time.time()} if state in _TIMES else {}
             moved = self._update(database, replace(job, state=state, **changes))
             if state in ENDED and moved.cost:
                 self._charge(database, moved)
@@ -187,6 +193,16 @@ class Journal:
                 " FROM charge GROUP BY month, service, currency ORDER BY month DESC, service"
             ).fetchall()
         return [Spent(**dict(row) | {"estimate": bool(row["estimate"])}) for row in rows]
+
+    def timed(self, limit: int = 500) -> list[Job]:
+        """The newest ready jobs of which it is known how long they took, newest first."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT * FROM job WHERE state = 'ready' AND submitted IS NOT NULL"
+                " ORDER BY ready DESC LIMIT ?",
+                [limit],
+            ).fetchall()
+        return [_to_job(row) for row in rows]
 
     def request_ids(self) -> frozenset[str]:
         """Every service's id of every job."""
@@ -247,8 +263,11 @@ class Journal:
             for row in rows:
                 own = row["id"] == job_id and row["owner"] == self._owner
                 if own or (row["owner"] not in alive and job_id in (None, row["id"])):
+                    # How long it takes tells nothing any more: nobody may have looked after it for days
+                    forget_time = "" if row["ready"] else ", submitted = NULL"
                     database.execute(
-                        "UPDATE job SET owner = ? WHERE id = ?", [self._owner, row["id"]]
+                        f"UPDATE job SET owner = ?{forget_time} WHERE id = ?",
+                        [self._owner, row["id"]],
                     )
                     claimed.append(_to_job(row))
         return claimed
