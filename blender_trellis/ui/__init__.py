@@ -10,6 +10,7 @@ pump.py             the timer between the main thread and the runner; jobs.py is
 arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
 money.py            estimates and what was spent, in words
+places.py           what lies under the mouse
 operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
 """
 
@@ -31,6 +32,7 @@ def _classes() -> list[Any]:
     """Everything to register, in order."""
     from . import (
         operators,
+        operators_drop,
         operators_images,
         operators_install,
         operators_jobs,
@@ -46,6 +48,7 @@ def _classes() -> list[Any]:
         preferences.TRELLIS_AddonPreferences,
         *properties.CLASSES,
         *operators_images.CLASSES,
+        *operators_drop.CLASSES,
         *operators.CLASSES,
         *operators_jobs.CLASSES,
         *operators_services.CLASSES,

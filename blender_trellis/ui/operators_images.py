@@ -44,12 +44,7 @@ class TRELLIS_OT_add_images(bpy.types.Operator):
         if not paths:
             self.report({"ERROR"}, "No picture was chosen. Select at least one file.")
             return {"CANCELLED"}
-        settings = context.scene.trellis
-        if self.replace:
-            settings.images.clear()
-        for path in paths:
-            settings.images.add().filepath = path
-        settings.active = len(settings.images) - len(paths)
+        context.scene.trellis.use_files(paths, replace=self.replace)
         return {"FINISHED"}
 
 

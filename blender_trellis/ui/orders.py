@@ -127,6 +127,8 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
     mesh, wish = None, arrivals.wish_of(scene)
     if schemas()[endpoint]["mesh"]:
         mesh, wish = _export(bpy.context.active_object, scene)
+    elif settings.drop_set and not filepath:
+        wish["location"] = settings.drop[:]
     if not settings.seed_locked:
         properties.draw_seed(settings)
     return Order(

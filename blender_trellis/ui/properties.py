@@ -8,7 +8,7 @@ sent only when it was set. The seed is one for all endpoints.
 import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import bpy
@@ -17,6 +17,7 @@ from bpy.props import (
     CollectionProperty,
     EnumProperty,
     FloatProperty,
+    FloatVectorProperty,
     IntProperty,
     PointerProperty,
     StringProperty,
@@ -124,6 +125,15 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         description="By which a result finds the scene that asked for it", options={"HIDDEN"}
     )
     images: CollectionProperty(type=TRELLIS_PG_image, name="Images")
+    drop: FloatVectorProperty(
+        name="Drop Point",
+        description="Where an image was dropped, and where the next model will stand",
+        subtype="TRANSLATION",
+    )
+    drop_set: BoolProperty(
+        name="Use Drop Point",
+        description="The next model stands where an image was dropped, not at the 3D cursor",
+    )
     active: IntProperty(name="Active Image", description="The image that is shown large", min=0)
     endpoint: EnumProperty(
         name="Made By",
@@ -155,6 +165,15 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         precision=2,
         step=10,
     )
+
+    def use_files(self, paths: Sequence[str], *, replace: bool = True) -> None:
+        """Take picture files as the views, in place of those that are there or after them, and show the first of them."""
+        if replace:
+            self.images.clear()
+            self.drop_set = False
+        for path in paths:
+            self.images.add().filepath = path
+        self.active = len(self.images) - len(paths)
 
 
 TRELLIS_PG_scene.__annotations__.update(

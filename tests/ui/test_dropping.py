@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pictures that are dropped: they become the views, and the model stands where they fell."""
+
+import math
+from pathlib import Path
+
+import bpy
+import pytest
+from mathutils import Vector
+
+from blender_trellis.ui import operators_drop, orders, places
+
+from . import layouts
+
+DOWN = Vector((0, 0, -1))
+
+
+def drop(*paths: Path, **more: object) -> set[str]:
+    files = [{"name": path.name} for path in paths]
+    return bpy.ops.trellis.drop_images(directory=str(paths[0].parent), files=files, **more)
+
+
+def test_pictures_dropped_on_the_panel_take_the_place_of_the_others(extension, picture):
+    settings = bpy.context.scene.trellis
+    bpy.ops.trellis.add_images(filepath=str(picture.with_name("old.png")))
+    assert drop(picture, picture.with_name("side.png")) == {"FINISHED"}
+    assert [Path(item.filepath) for item in settings.images] == [
+        picture,
+        picture.with_name("side.png"),
+    ]
+    assert settings.active == 0 and not settings.drop_set
+    bpy.context.scene.cursor.location = (4, 5, 6)
+    assert orders.order_of(bpy.context.scene).wish["location"] == (4, 5, 6)
+
+
+def test_the_model_is_wanted_where_the_picture_fell_until_other_pictures_come(extension, picture):
+    scene = bpy.context.scene
+    drop(picture, at=(1, 2, 3))
+    for _ in range(2):  # a second one of the same picture too
+        assert orders.order_of(scene).wish["location"] == (1, 2, 3)
+    bpy.ops.trellis.add_images(filepath=str(picture))
+    assert orders.order_of(scene).wish["location"] == (1, 2, 3)
+    bpy.ops.trellis.add_images(filepath=str(picture), replace=True)
+    assert orders.order_of(scene).wish["location"] == (0, 0, 0)
+
+
+def test_a_drop_point_is_shown_and_can_be_forgotten(extension, picture):
+    from blender_trellis.ui.panels import TRELLIS_PT_generate
+
+    drop(picture, at=(1, 2, 3))
+    assert "trellis.clear_drop" in layouts.draw(TRELLIS_PT_generate).names()
+    assert bpy.ops.trellis.clear_drop() == {"FINISHED"}
+    assert orders.order_of(bpy.context.scene).wish["location"] == (0, 0, 0)
+    assert "trellis.clear_drop" not in layouts.draw(TRELLIS_PT_generate).names()
+    with pytest.raises(RuntimeError, match="Drop an image on the viewport first"):
+        bpy.ops.trellis.clear_drop()
+
+
+def test_blender_offers_the_operator_for_pictures(extension):
+    handler = operators_drop.TRELLIS_FH_images
+    assert handler.is_registered
+    assert {".png", ".jpg", ".webp"} <= set(handler.bl_file_extensions.split(";"))
+    assert hasattr(bpy.types, "TRELLIS_OT_drop_images")
+
+
+def met(
+    origin: tuple[float, float, float], direction: Vector, farthest: float = 100
+) -> Vector | None:
+    scene = bpy.context.scene
+    scene.view_layers[0].update()
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    return places.met(scene, depsgraph, Vector(origin), direction.normalized(), farthest)
+
+
+def test_the_nearest_surface_under_the_mouse_is_met(extension):
+    bpy.ops.mesh.primitive_plane_add(size=2, location=(0, 0, 2), rotation=(math.pi / 4, 0, 0))
+    assert met((0, 0.5, 10), DOWN)[:] == pytest.approx((0, 0.5, 2.5))
+
+
+def test_the_ground_is_met_where_there_is_no_surface(extension):
+    assert met((3, 0, 4), Vector((0, 3, -4)))[:] == pytest.approx((3, 3, 0), abs=1e-6)
+
+
+@pytest.mark.parametrize("direction", [Vector((0, 0, 1)), Vector((1, 0, 0)), Vector((1, 0, -1e-3))])
+def test_nothing_is_met_above_the_horizon_nor_far_away(extension, direction):
+    assert met((0, 0, 1), direction) is None
