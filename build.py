@@ -60,10 +60,16 @@ from blender_trellis import api
 from blender_trellis.scene.importer import write_blend
 from blender_trellis.services import sidecar
 
+said = []
+
 def show(event):
     done = round(40 * (event.fraction or 0))
     line = f"[{'#' * done}{'.' * (40 - done)}] {event.message or event.stage or event.state}"
-    print(f"\\r{line:<90}", end="", flush=True)
+    if sys.stdout.isatty():
+        print(f"\\r{line:<90}", end="", flush=True)
+    elif line not in said:
+        print(line, flush=True)
+        said.append(line)
 
 image, glb, blend, preview = map(Path, sys.argv[1:])
 try:

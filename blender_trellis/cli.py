@@ -13,44 +13,34 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__, cli_install
+from . import __version__, cli_install, cli_jobs
+from .cli_show import Json, LogHandler, Show, Text, amount, money
 from .errors import (
     CancelledError,
     InputError,
-    OutputError,
     ParameterError,
     TrellisError,
 )
-from .generation.job import ENDED, Event, Job, State
 
 if TYPE_CHECKING:
-    from .generation.runner import Runner
+    pass
 
 _BAR = 30
-_JOB_ACTIONS = ("list", "show", "resume", "cancel", "forget", "send-again", "adopt")
-_JOBS_HELP = """\
-actions:
-  list                all jobs, the newest first
-  show ID             everything about one
-  resume [ID]         go on with what is unfinished, or with that one; uncertain ones are asked for
-  cancel ID           call it off; at Runware, stop waiting for it
-  forget ID           take it out of the list; its files stay
-  send-again ID       send an uncertain job anew, though it may be charged twice
-  adopt ID REQUEST    go on with an uncertain job that the service's pages call REQUEST
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    show = _Json() if arguments.json else _Text()
+    show: Show = Json() if arguments.json else Text()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(message)s", handlers=[LogHandler(show)]
+    )
     try:
         code = arguments.run(arguments, show)
     except TrellisError as error:
@@ -66,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
         code = InputError.exit_code
+    except KeyboardInterrupt:  # before there was a job, or after it
+        show.error(CancelledError("Interrupted."))
+        code = CancelledError.exit_code
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         sys.stderr.close()
         code = 0
@@ -120,14 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--output", type=Path, metavar="FILE", help="a .glb or .blend to write")
     generate.add_argument(
-        "--max-cost", type=float, metavar="USD", help="refuse what would cost more than this"
+        "--max-cost",
+        type=_not_negative,
+        metavar="USD",
+        help="refuse what would cost more than this",
     )
-    generate.add_argument(
-        "--timeout",
-        type=float,
-        metavar="SECONDS",
-        help="stop waiting after this long; the job goes on",
-    )
+    _add_timeout(generate)
     price = command("price", _price, "what a model would cost, as far as is known beforehand")
     price.add_argument("endpoint", metavar="ID")
     price.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
@@ -135,10 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     command("spent", _spent, "what the services charged, by month")
     endpoints = command("endpoints", _endpoints, "what can be asked for, as a table or JSON Schema")
     endpoints.add_argument("endpoint", nargs="?", metavar="ID")
-    jobs = command("jobs", _jobs, "what was asked for, and what to do with it", _JOBS_HELP)
-    jobs.add_argument("action", nargs="?", default="list", choices=_JOB_ACTIONS, metavar="ACTION")
-    jobs.add_argument("job", nargs="?", metavar="ID")
-    jobs.add_argument("request", nargs="?", metavar="REQUEST")
+    jobs = command(
+        "jobs", cli_jobs.run, "what was asked for, and what to do with it", cli_jobs.HELP
+    )
+    cli_jobs.add_options(jobs)
+    _add_timeout(jobs)
     sidecar = command(
         "sidecar", _sidecar, "start, stop or install the local process, or say how it is"
     )
@@ -149,89 +141,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Json:
-    """One JSON object a line."""
-
-    def line(self, value: dict[str, Any]) -> None:
-        print(json.dumps(value, ensure_ascii=False), flush=True)
-
-    def event(self, event: Event) -> None:
-        names = ("state", "stage", "step", "steps", "fraction", "message")
-        self.line({"event": "progress", **{name: getattr(event, name) for name in names}})
-
-    def result(self, job: Job, files: list[Path]) -> None:
-        self.line(
-            {
-                "event": "result",
-                "state": job.state,
-                "job_id": job.id,
-                "endpoint": job.endpoint,
-                "files": [str(path) for path in files],
-                "seed": job.seed,
-                "cost": job.cost,
-                "request_id": job.request_id,
-            }
-        )
-
-    def error(self, error: TrellisError) -> None:
-        self.line(
-            {
-                "event": "error",
-                "state": error.state,
-                "kind": error.kind,
-                "message": error.message,
-                "job_id": error.job_id,
-                "request_id": error.request_id,
-            }
-        )
-
-    def data(self, value: Any, text: Callable[[], str]) -> None:
-        for item in [value] if isinstance(value, dict) else value:
-            self.line(item)
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=_not_negative,
+        metavar="SECONDS",
+        help="stop waiting after this long; the job goes on",
+    )
 
 
-class _Text:
-    """Words, and a progress bar on a terminal."""
-
-    _open_line = False
-    _fraction = 0.0
-    _last = ""
-
-    def event(self, event: Event) -> None:
-        if (event.fraction is None and not event.message) or event.error:
-            return
-        self._fraction = event.fraction or self._fraction
-        done = round(_BAR * self._fraction)
-        what = event.message or event.stage or str(event.state)
-        text = f"{'█' * done}{'░' * (_BAR - done)} {100 * self._fraction:3.0f} %  {what}"
-        if sys.stderr.isatty():
-            left = f", {event.left}" if event.left else ""
-            print(f"\r\x1b[K{text}{left}", end="", file=sys.stderr, flush=True)
-            self._open_line = True
-        elif text != self._last:
-            print(text, file=sys.stderr, flush=True)
-            self._last = text
-
-    def _close_line(self) -> None:
-        if self._open_line:
-            print(file=sys.stderr)
-            self._open_line = False
-
-    def result(self, job: Job, files: list[Path]) -> None:
-        self._close_line()
-        for path in files:
-            print(path)
-        if job.error:
-            print(f"Note: {job.error['message']}", file=sys.stderr)
-        if job.cost:
-            print(f"Cost: {_money(job.cost)}", file=sys.stderr)
-
-    def error(self, error: TrellisError) -> None:
-        self._close_line()
-        print(f"Error: {error}", file=sys.stderr)
-
-    def data(self, value: Any, text: Callable[[], str]) -> None:
-        print(text())
+def _not_negative(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -244,7 +167,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _generate(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+def _generate(arguments: argparse.Namespace, show: Show) -> None:
     from . import api
     from .generation.library import check_output
     from .generation.runner import Request, Runner
@@ -263,65 +186,33 @@ def _generate(arguments: argparse.Namespace, show: _Json | _Text) -> None:
     )
     runner = Runner(api.config())
     try:
-        _finish(runner, runner.submit(request), show, arguments.timeout)
+        cli_jobs.finish(runner, runner.submit(request), show, arguments.timeout)
     finally:
         runner.close()
 
 
-def _finish(runner: Runner, job_id: str, show: _Json | _Text, timeout: float | None = None) -> None:
-    """Wait for a job, and do with its result what was wished."""
-    try:
-        job = runner.wait(job_id, show.event, timeout)
-    except KeyboardInterrupt:
-        runner.cancel(job_id)
-        job = runner.wait(job_id, show.event)
-    show.result(job, _deliver(runner, job))
-
-
-def _deliver(runner: Runner, job: Job) -> list[Path]:
-    """Write the wished output of a ready job, if there is one; returns the files to name."""
-    from . import api
-
-    output = job.wish.get("output")
-    if not output:
-        return [Path(path) for path in job.files]
-    try:
-        return api.write_all(api.result_of(job), Path(output))
-    except OutputError as error:
-        kept = ", ".join(job.files)
-        raise OutputError(f"{error.message} The model is kept as {kept}.") from error
-    finally:  # it has been tried: asking for it again with every `jobs resume` would help nobody
-        runner.journal.note(job.id, fulfilled=True)
-
-
-def _money(cost: dict[str, Any]) -> str:
-    return f"{'about ' if cost['estimate'] else ''}{_amount(cost['amount'])} {cost['currency']}"
-
-
-def _amount(amount: float) -> str:
-    """Two decimals, or four where a service counts in fractions of a cent."""
-    return f"{amount:.2f}" if round(amount, 2) == round(amount, 4) else f"{amount:.4f}"
-
-
-def _price(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+def _price(arguments: argparse.Namespace, show: Show) -> None:
     from . import api
 
     found = api.price(
         arguments.endpoint, dict(map(_setting, arguments.settings)), image=arguments.image
     )
-    show.data(found, lambda: _price_words(found))
+    words = _price_words(found)
+    if arguments.image and found["source"] != "the service":
+        words += " The service itself said nothing."
+    show.data(found, lambda: words)
 
 
 def _price_words(found: dict[str, Any]) -> str:
     if found["amount"] is None:
         return "Nothing is charged."
-    low, high = _amount(found["low"]), _amount(found["high"])
+    low, high = amount(found["low"]), amount(found["high"])
     span = "" if low == high else f", {low} to {high}"
     source = f"{found['source']}, {found['date']}"
-    return f"About {_amount(found['amount'])} {found['currency']}{span} (an estimate; {source})"
+    return f"About {amount(found['amount'])} {found['currency']}{span} (an estimate; {source})"
 
 
-def _spent(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+def _spent(arguments: argparse.Namespace, show: Show) -> None:
     from . import api
     from .generation.journal import Journal
 
@@ -333,7 +224,7 @@ def _spent(arguments: argparse.Namespace, show: _Json | _Text) -> None:
 
     def words() -> str:
         lines = [
-            f"{row['month']}  {row['service']:<8} {row['jobs']:>5} jobs  {_money(row)}"
+            f"{row['month']}  {row['service']:<8} {row['jobs']:>5} jobs  {money(row)}"
             for row in months
         ]
         return "\n".join(lines) or "Nothing was charged."
@@ -341,16 +232,24 @@ def _spent(arguments: argparse.Namespace, show: _Json | _Text) -> None:
     show.data(months, words)
 
 
-def _endpoints(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+def _endpoints(arguments: argparse.Namespace, show: Show) -> None:
     from .endpoints import get
     from .endpoints.schema import schemas
 
     if arguments.endpoint:
         get(arguments.endpoint)
-    chosen = {
-        name: schema for name, schema in schemas().items() if arguments.endpoint in (None, name)
-    }
-    show.data(chosen, lambda: "\n\n".join(_table(name, schema) for name, schema in chosen.items()))
+    if arguments.endpoint:
+        schema = schemas()[arguments.endpoint]
+        show.data({arguments.endpoint: schema}, lambda: _table(arguments.endpoint, schema))
+    else:
+        show.data(schemas(), _titles)
+
+
+def _titles() -> str:
+    from .endpoints.schema import schemas
+
+    lines = [f"{name:<32} {schema['title']}" for name, schema in schemas().items()]
+    return "\n".join([*lines, "", "`endpoints ID` lists the parameters of one."])
 
 
 def _table(name: str, schema: dict[str, Any]) -> str:
@@ -368,89 +267,7 @@ def _table(name: str, schema: dict[str, Any]) -> str:
     return "\n".join([f"{name}  ({schema['title']})", *(f"  {line}" for line in lines)])
 
 
-def _jobs(arguments: argparse.Namespace, show: _Json | _Text) -> int:
-    from . import api
-    from .generation.runner import Runner
-
-    if arguments.action not in ("list", "resume") and not arguments.job:
-        raise InputError(f"`jobs {arguments.action}` needs a job's id. `jobs list` shows them all.")
-    if arguments.action == "adopt" and not arguments.request:
-        raise InputError("`jobs adopt` needs the service's id of the request after the job's id.")
-    runner = Runner(api.config())
-    try:
-        match arguments.action:
-            case "list":
-                listed = runner.journal.jobs()
-                show.data(
-                    [_row(job) for job in listed],
-                    lambda: "\n".join(map(_words, listed)) or "No jobs.",
-                )
-            case "show":
-                job = runner.journal.get(arguments.job)
-                show.data(_row(job), lambda: json.dumps(_row(job), indent=2, ensure_ascii=False))
-            case "forget":
-                runner.journal.forget(arguments.job)
-                show.data({"forgotten": arguments.job}, lambda: "Forgotten. Its files stay.")
-            case "cancel":
-                _cancel(runner, arguments.job, show)
-            case "resume":
-                return _resume(runner, show, arguments.job)
-            case "send-again":
-                runner.send_again(arguments.job)
-                _finish(runner, arguments.job, show)
-            case "adopt":
-                runner.adopt(arguments.job, arguments.request)
-                _finish(runner, arguments.job, show)
-    finally:
-        runner.close()
-    return 0
-
-
-def _row(job: Job) -> dict[str, Any]:
-    return dataclasses.asdict(job)
-
-
-def _words(job: Job) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created))
-    error = f"  {job.error['message']}" if job.error else ""
-    return f"{job.id}  {when}  {job.state:<11}  {job.endpoint}  {job.title}{error}"
-
-
-def _resume(runner: Runner, show: _Json | _Text, job_id: str | None) -> int:
-    """Go on with what other processes left behind, in the order it was asked for, or with one job of it."""
-    code = 0
-    left = runner.resume(job_id)
-    if not left:
-        show.data([], lambda: "Nothing is left to resume.")
-    for job in left:
-        try:
-            if job.state == "ready":
-                if "output" in job.wish:
-                    show.result(job, _deliver(runner, job))
-            else:
-                _finish(runner, job.id, show)
-        except TrellisError as error:
-            error.job_id = job.id
-            show.error(error)
-            code = error.exit_code
-    return code
-
-
-def _cancel(runner: Runner, job_id: str, show: _Json | _Text) -> None:
-    """End a job, whoever works on it."""
-    job = runner.journal.get(job_id)
-    if job.state in ENDED:
-        raise InputError(f"Job {job_id} is {job.state} already.")
-    runner.journal.note(job_id, cancel_asked=True)
-    if job.state == "uncertain" and runner.journal.claim(job_id):
-        runner.journal.move(job_id, State.CANCELLED)
-        return
-    if runner.resume(job_id):
-        with contextlib.suppress(CancelledError):
-            runner.wait(job_id, show.event)
-
-
-def _sidecar(arguments: argparse.Namespace, show: _Json | _Text) -> int:
+def _sidecar(arguments: argparse.Namespace, show: Show) -> int:
     from . import api
     from .services import sidecar
 
@@ -483,7 +300,7 @@ def _state_words(state: dict[str, Any]) -> str:
     return f"Running at {state['url']}, {state['waiting']} waiting, {state['at_work']} at work."
 
 
-def _doctor(arguments: argparse.Namespace, show: _Json | _Text) -> None:
+def _doctor(arguments: argparse.Namespace, show: Show) -> None:
     from . import api
     from .doctor import examine
 

@@ -19,6 +19,7 @@ from . import __version__
 from .config import Config
 from .endpoints.schema import schemas
 from .errors import TrellisError
+from .generation.journal import Journal
 from .install import installer
 from .services import check_key, sidecar, wire
 
@@ -37,6 +38,7 @@ def examine(config: Config) -> dict[str, Any]:
     found |= {name: _version(name) for name in _PACKAGES}
     found["home"] = str(config.home)
     found["results"] = str(config.results or config.home / "results")
+    found["journal"] = _journal(config)
     found["FAL_KEY"] = "present" if config.fal_key else "not set"
     found["RUNWARE_API_KEY"] = "present" if config.runware_key else "not set"
     found["fal"] = _service("fal", config.fal_queue_url, config.fal_key, config)
@@ -49,6 +51,17 @@ def examine(config: Config) -> dict[str, Any]:
     found["TRELLIS.2"] = installed.environment_words()
     found["TRELLIS.2 weights"] = installed.weights_words()
     return found
+
+
+def _journal(config: Config) -> str:
+    try:
+        journal = Journal(config.home)
+    except TrellisError as error:
+        return error.message
+    try:
+        return f"{len(journal.jobs())} jobs"
+    finally:
+        journal.close()
 
 
 def _service(name: str, url: str, key: str, config: Config) -> str:
@@ -86,7 +99,7 @@ def _blender() -> str:
 
 
 def _gpu() -> str:
-    """Graphics cards as NVIDIA's tool names them; nothing here uses one yet."""
+    """Graphics cards as NVIDIA's tool names them."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return "none found"

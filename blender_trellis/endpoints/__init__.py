@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import EndpointError
+from .schema import unknown_endpoint
 
 if TYPE_CHECKING:
     from .base import Endpoint
@@ -39,5 +39,5 @@ def get(endpoint: str) -> type[Endpoint]:
     """
     known = models()
     if endpoint not in known:
-        raise EndpointError(f"There is no endpoint {endpoint!r}. Choose one of {', '.join(known)}.")
+        raise unknown_endpoint(endpoint)
     return known[endpoint]

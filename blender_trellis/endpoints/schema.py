@@ -9,11 +9,14 @@ property whose `format` is "file-path" is the path of a file.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..errors import EndpointError
 
 Schema = dict[str, Any]
 FILE = Path(__file__).with_name("schema.json")
@@ -25,6 +28,13 @@ def schemas() -> dict[str, Schema]:
     """JSON Schema of every endpoint, by endpoint id."""
     loaded: dict[str, Schema] = json.loads(FILE.read_text(encoding="utf-8"))
     return loaded
+
+
+def unknown_endpoint(endpoint: str) -> EndpointError:
+    """What to say of an endpoint that does not exist: the one that was probably meant, or all."""
+    near = difflib.get_close_matches(endpoint, schemas(), n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(schemas())}."
+    return EndpointError(f"There is no endpoint {endpoint!r}. {hint}")
 
 
 def describe_range(prop: Schema) -> str:

@@ -105,6 +105,8 @@ def read(given: Path | str, max_side: int) -> InputImage:
 
 
 def _check_file(path: Path) -> None:
+    if path == Path():
+        raise ImageError("The image has no name. Give the path of a picture.")
     size = path.stat().st_size
     if path.is_dir():
         raise ImageError(f"{path} is a folder. Give the image file itself.")

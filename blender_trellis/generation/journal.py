@@ -314,8 +314,15 @@ def _turn_to_wal(database: sqlite3.Connection) -> None:
 def _cannot_open(error: OSError | sqlite3.Error, home: Path) -> StorageError:
     if isinstance(error, OSError):
         return storage_error(error, home)
+    file = home / "journal.sqlite3"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StorageError(
+            f"The journal {file} is damaged: {error}. Move it away, with its -wal and -shm: a new one is made, and the models in "
+            "the results folder stay."
+        )
     return StorageError(
-        f"Cannot open the journal in {home}: {error}. Free some space or check the disk."
+        f"Cannot open the journal {file}: {error}. Free some space or check the disk."
     )
 
 

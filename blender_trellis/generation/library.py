@@ -105,6 +105,8 @@ def check_output(output: Path) -> None:
     Raises:
         OutputError: the suffix is unknown, or the folder is missing or cannot be written.
     """
+    if output == Path():
+        raise OutputError("The output has no name. Give a path that ends in .glb or .blend.")
     if output.suffix.lower() not in (".glb", ".blend"):
         raise OutputError(f"Cannot write {output}: end its name in .glb or .blend.")
     if output.is_dir():

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import bpy
 
-from ..endpoints.schema import schemas
+from ..endpoints.schema import schemas, unknown_endpoint
 from ..errors import EndpointError, ImageError, TrellisError
 from . import preferences, properties, pump
 
@@ -110,8 +110,7 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
     settings: Any = scene.trellis
     endpoint = endpoint or settings.endpoint
     if endpoint not in schemas():
-        known = ", ".join(sorted(schemas()))
-        raise EndpointError(f"There is no endpoint {endpoint!r}. Choose one of {known}.")
+        raise unknown_endpoint(endpoint)
     why = no_mesh(endpoint) or unreachable(endpoint)
     if why:
         raise EndpointError(f"{why}.")

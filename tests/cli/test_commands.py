@@ -17,6 +17,8 @@ from blender_trellis import api
 from blender_trellis.endpoints.base import VIEWS
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.errors import ParameterError
+from blender_trellis.generation.job import Job
+from blender_trellis.generation.journal import Journal
 from harness import REPOSITORY, run_trellis, trellis_command
 from services import fal_standin
 from services.fal_standin import FalStandIn
@@ -102,11 +104,12 @@ def test_endpoints_as_json_schema() -> None:
     assert run_trellis("endpoints", "local/draft", "--json").last == {
         "local/draft": schemas()["local/draft"]
     }
-    table = run_trellis("endpoints").out
+    everything = run_trellis("endpoints").out
     for name, schema in schemas().items():
-        assert f"{name}  ({schema['title']}" in table
-        for wire in schema["properties"]:
-            assert f"  {wire} " in table
+        assert f"{name} " in everything and schema["title"] in everything
+    table = run_trellis("endpoints", "local/draft").out
+    for wire in schemas()["local/draft"]["properties"]:
+        assert f"  {wire} " in table
 
 
 def test_jobs_are_listed_shown_and_forgotten(picture: Path) -> None:
@@ -116,9 +119,35 @@ def test_jobs_are_listed_shown_and_forgotten(picture: Path) -> None:
     shown = run_trellis("jobs", "show", made["job_id"], "--json").last
     assert shown == listed
     assert made["job_id"] in run_trellis("jobs").out
+    words = run_trellis("jobs", "show", made["job_id"][:6]).out
+    assert made["files"][0] in words and f"{'  resolution':<24} 512\n" in words
     assert run_trellis("jobs", "forget", made["job_id"]).code == 0
     assert run_trellis("jobs").out.strip() == "No jobs."
     assert Path(made["files"][0]).exists(), "forgetting a job must not delete what it made"
+
+
+def test_too_little_of_an_id_is_refused(home: Path) -> None:
+    journal = Journal(home)
+    for last in "12":
+        journal.add(Job(f"abc{last}", "local/draft", {}, [], []))
+    journal.close()
+    refused = run_trellis("jobs", "forget", "abc")
+    assert refused.code == 2 and "2 jobs have an id that begins with 'abc'" in refused.err
+    assert len(run_trellis("jobs", "--json").lines) == 2
+
+
+def test_interrupting_while_it_starts_shows_no_traceback() -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "sys.addaudithook(lambda name, given: name == 'import' and given[0] == 'argparse'"
+        " and os.kill(os.getpid(), signal.SIGINT))\n"
+        "runpy.run_module('blender_trellis', run_name='__main__')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_interrupting_cancels(picture: Path) -> None:
@@ -159,7 +188,13 @@ def test_a_timeout_leaves_the_job_to_resume(picture: Path) -> None:
     assert done.code == 4
     assert done.last["state"] == "uncertain"
     assert "jobs resume" in done.last["message"]
+    again = run_trellis("jobs", "resume", "--timeout", "0", "--json")
+    assert again.code == 4
+    assert again.last["job_id"] == done.last["job_id"]
     resumed = run_trellis("jobs", "resume", "--json")
+    assert {"event": "resume", "job_id": done.last["job_id"], "endpoint": "local/draft"} in (
+        resumed.lines
+    )
     assert resumed.code == 0
     assert resumed.last["job_id"] == done.last["job_id"]
 

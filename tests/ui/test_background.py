@@ -38,7 +38,10 @@ def test_generate_waits_and_imports(scene, picture, temporary):
     [
         ({}, "There is no image. Add one."),
         ({"filepath": "/nowhere/a.png"}, "There is no image .*a.png. Check the path."),
-        ({"endpoint": "fal-ai/trellis-9"}, "There is no endpoint 'fal-ai/trellis-9'. Choose one"),
+        (
+            {"endpoint": "fal-ai/trellis-9"},
+            "There is no endpoint 'fal-ai/trellis-9'. Did you mean fal-ai/trellis",
+        ),
     ],
 )
 def test_what_is_wrong_is_a_runtime_error_in_words(scene, arguments, words):
