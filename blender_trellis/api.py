@@ -75,6 +75,7 @@ def generate(
     output: str | Path | None = None,
     timeout: float | None = None,
     max_cost: float | None = None,
+    cut_out: bool = False,
     on_event: Callable[[Event], None] | None = None,
     **parameters: Any,
 ) -> Result:
@@ -83,7 +84,8 @@ def generate(
     A picture may also be a data URI or base64 text, or a URL where the endpoint takes one. `mesh` is the GLB that an endpoint
     works on. `parameters` go by documented or common name (docs/local.md, docs/fal.md, docs/runware.md). `output` is a .glb or
     .blend to write as well; further results get a number; the kept files are in `Result.files` anyhow. `timeout` is in seconds,
-    and ends the waiting, not the job. `max_cost`, in US dollars, refuses what would cost more.
+    and ends the waiting, not the job. `max_cost`, in US dollars, refuses what would cost more. `cut_out` takes a plain background
+    away here, instead of leaving it to whoever makes the model; a picture that has a transparent one stays as it is.
 
     Raises:
         errors.TrellisError: with the reason in words; its subclasses tell input, service and connection apart.
@@ -93,7 +95,12 @@ def generate(
     runner = _runner()
     several = [images] if isinstance(images, str | Path) else images
     request = Request(
-        endpoint, several, parameters, mesh=Path(mesh) if mesh else None, max_cost=max_cost
+        endpoint,
+        several,
+        parameters,
+        mesh=Path(mesh) if mesh else None,
+        max_cost=max_cost,
+        cut_out=cut_out,
     )
     result = result_of(runner.wait(runner.submit(request), on_event, timeout))
     if output is not None:

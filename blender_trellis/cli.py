@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--mesh", type=Path, metavar="FILE", help="the .glb that an endpoint works on"
     )
+    generate.add_argument(
+        "--cut-out",
+        action="store_true",
+        help="take a plain background away here, instead of leaving it to whoever makes the model",
+    )
     generate.add_argument("--output", type=Path, metavar="FILE", help="a .glb or .blend to write")
     generate.add_argument(
         "--max-cost",
@@ -183,6 +188,7 @@ def _generate(arguments: argparse.Namespace, show: Show) -> None:
         wish,
         arguments.mesh,
         arguments.max_cost,
+        arguments.cut_out,
     )
     runner = Runner(api.config())
     try:

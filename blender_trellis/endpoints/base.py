@@ -81,6 +81,8 @@ class Endpoint(BaseModel):
     max_images: ClassVar[int] = 1
     views: ClassVar[tuple[str, ...]] = ()  # what the pictures show by their order, if it says that
     max_side: ClassVar[int] = 2048  # pixels; a larger picture is scaled down before it is sent
+    # Around the subject, in the picture that the model sees: this share of the subject's longer side
+    margin: ClassVar[float] = 0.0
     mesh_key: ClassVar[str] = ""  # where the mesh's URL goes, at an endpoint that takes one
     fixed: ClassVar[dict[str, Any]] = {}  # what every body begins with
     # What may be given in place of a picture's file, and goes out as it is: "url", "uuid"

@@ -144,6 +144,7 @@ class FalTrellis(_Fal):
     id = "fal-ai/trellis"
     title = "TRELLIS · fal"
     source = "https://fal.ai/models/fal-ai/trellis"
+    margin = 0.1
 
     ss_guidance_strength: float = guidance("structure", 7.5)
     ss_sampling_steps: int = steps("structure", 12)

@@ -34,6 +34,7 @@ def schema(model: type[Endpoint]) -> dict[str, Any]:
             "maximum": model.max_images,
             "side": model.max_side,
             "views": list(model.views),
+            "margin": model.margin,
         },
         "mesh": bool(model.mesh_key),
         "references": sorted(model.references),

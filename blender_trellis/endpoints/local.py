@@ -37,6 +37,7 @@ class LocalDraft(_Local):
     max_images = len(VIEWS)
     views = VIEWS
     max_side = 4096
+    margin = 0.12
 
     resolution: Literal[512, 1024, 1536] = parameter(
         1024,

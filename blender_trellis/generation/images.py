@@ -29,12 +29,17 @@ _SHORTEST_BASE64 = 260  # characters; no picture is smaller, and few paths are l
 
 @dataclass(frozen=True)
 class InputImage:
-    """A picture as it is sent: `data` is a PNG of `width` × `height` pixels."""
+    """A picture as it is sent: `data` is a PNG of `width` × `height` pixels.
+
+    `cut`: it was cut out here. `opaque`: nothing of it is transparent, so whoever makes the model cuts it out.
+    """
 
     name: str
     data: bytes
     width: int
     height: int
+    cut: bool
+    opaque: bool
 
 
 def reference(given: str) -> str | None:
@@ -65,8 +70,11 @@ def _embedded(given: str) -> bytes | None:
         raise ImageError(f"The picture's base64 text is broken: {error}.") from error
 
 
-def read(given: Path | str, max_side: int) -> InputImage:
+def read(given: Path | str, max_side: int, *, cut_out: bool = False) -> InputImage:
     """The picture in a file, a data URI or base64 text, converted, and scaled down to `max_side` pixels.
+
+    `cut_out`: if nothing of it is transparent its background is taken away, and it is cropped to its subject. It stays as it is
+    where no background can be told apart.
 
     Raises:
         ImageError: there is no such file, it is no picture, it is broken, or nothing can be seen on it.
@@ -81,7 +89,10 @@ def read(given: Path | str, max_side: int) -> InputImage:
             _check_bytes(name, len(data or b""))
         with Image.open(path or io.BytesIO(data or b""), formats=FORMATS) as image:
             _check_size(name, image.width, image.height)
-            picture = _convert(image, max_side)
+            # Lets the JPEG decoder skip most of a much larger picture
+            if not cut_out:
+                image.draft("RGB", (max_side, max_side))
+            picture = _convert(image)
     except FileNotFoundError as error:
         raise ImageError(f"There is no image {path}. Check the path.") from error
     except UnidentifiedImageError as error:
@@ -99,9 +110,39 @@ def read(given: Path | str, max_side: int) -> InputImage:
         raise ImageError(
             f"{name} is wholly transparent. Use a picture on which the subject can be seen."
         )
+    subject = _subject(picture) if cut_out and picture.mode == "RGB" else None
+    picture = subject or picture
+    if max(picture.size) > max_side:
+        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=3)
-    return InputImage(name, out.getvalue(), picture.width, picture.height)
+    size = (picture.width, picture.height)
+    return InputImage(name, out.getvalue(), *size, bool(subject), picture.mode == "RGB")
+
+
+def _subject(picture: Image.Image) -> Image.Image | None:
+    from ..pixels.cutout import cut_out  # numpy, which few pictures need
+
+    return cut_out(picture)
+
+
+def seen(picture: InputImage, margin: float, side: int) -> bytes:
+    """A PNG of `side` × `side` pixels that shows what a model makes of `picture`: its subject on nothing, in the middle.
+
+    Around it are `margin` times its longer side. An opaque picture is shown whole, as nobody knows yet what will be cut out.
+    """
+    shown = Image.open(io.BytesIO(picture.data)).convert("RGBA")
+    alpha = shown.getchannel("A").point(
+        [0] * 205 + [255] * 51
+    )  # solid is more than 0.8, as in TRELLIS
+    left, top, right, bottom = alpha.getbbox() or (0, 0, *shown.size)
+    half = (0.5 + (0 if picture.opaque else margin)) * max(right - left, bottom - top)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    box = (round(x - half), round(y - half), round(x + half), round(y + half))
+    square = shown.crop(box).resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    out = io.BytesIO()
+    square.save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def _check_file(path: Path) -> None:
@@ -137,11 +178,9 @@ def _check_size(name: str, width: int, height: int) -> None:
         )
 
 
-def _convert(image: Image.Image, max_side: int) -> Image.Image:
-    """The first frame, upright, in sRGB, 8 bits a channel, alpha kept if it hides anything."""
+def _convert(image: Image.Image) -> Image.Image:
+    """The first frame, upright, in sRGB, 8 bits a channel, alpha kept if it hides anything: RGBA, else RGB."""
     profile = image.info.get("icc_profile")
-    # Lets the JPEG decoder skip most of a much larger picture
-    image.draft("RGB", (max_side, max_side))
     picture = ImageOps.exif_transpose(image)
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _to_8_bit(picture)
@@ -153,8 +192,6 @@ def _convert(image: Image.Image, max_side: int) -> Image.Image:
     picture = _to_srgb(picture, profile)
     if alpha is not None and alpha.getextrema() != (255, 255):
         picture.putalpha(alpha)
-    if max(picture.size) > max_side:
-        picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return picture
 
 

@@ -80,7 +80,8 @@ class Request:
     """What somebody asks for: an endpoint, its parameters by documented or common name, and pictures.
 
     A picture is a file, a data URI or base64 text, or, where the endpoint takes it, the URL or id of one. `mesh` is a GLB for
-    the endpoints that work on one. `max_cost` is in US dollars.
+    the endpoints that work on one. `max_cost` is in US dollars. `cut_out`: take the background of opaque pictures away here,
+    before they are sent.
     """
 
     endpoint: str
@@ -89,6 +90,7 @@ class Request:
     wish: dict[str, Any] = field(default_factory=dict)
     mesh: Path | None = None
     max_cost: float | None = None
+    cut_out: bool = False
 
 
 class Runner:
@@ -338,7 +340,7 @@ class Runner:
             id=job_id,
             endpoint=model.id,
             parameters=values,
-            images=[self._keep_picture(model, given) for given in request.images],
+            images=[self._keep_picture(model, given, request.cut_out) for given in request.images],
             names=[images.name_of(str(given)) for given in request.images],
             wish=request.wish,
             fulfilled=not request.wish,
@@ -347,13 +349,18 @@ class Runner:
             max_cost=request.max_cost,
         )
 
-    def _keep_picture(self, model: type[Endpoint], given: Path | str) -> str:
+    def _keep_picture(self, model: type[Endpoint], given: Path | str, cut_out: bool) -> str:
         """The library's name of a picture, or the reference that it is."""
         kind = images.reference(str(given))
         if kind is None:
-            return self.library.keep_input(images.read(given, model.max_side).data)
+            read = images.read(given, model.max_side, cut_out=cut_out)
+            return self.library.keep_input(read.data)
         if kind not in model.references:
             raise ImageError(f"{model.id} does not take a picture's {kind.upper()}. Give a file.")
+        if cut_out:
+            raise ImageError(
+                f"A picture's {kind.upper()} cannot be cut out here. Give a file, or let the service do it."
+            )
         return str(given)
 
     def _keep_mesh(self, model: type[Endpoint], mesh: Path | None) -> str | None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from blender_trellis import api
 from blender_trellis.endpoints.base import VIEWS
@@ -74,6 +75,14 @@ def test_four_views(tmp_path: Path) -> None:
     done = run_trellis("generate", *views, "--output", tmp_path / "x.glb", "--json")
     assert done.code == 0, done
     draft_shapes.assert_solid(draft_shapes.read((tmp_path / "x.glb").read_bytes()))
+
+
+def test_a_background_is_taken_away_before_the_picture_is_sent(home: Path) -> None:
+    photo = EXAMPLE.with_name("rocket-photo.jpg")
+    for more, mode in (((), "RGB"), (("--cut-out",), "RGBA")):
+        assert run_trellis("generate", photo, "--set", "resolution=512", *more).code == 0
+        newest = max((home / "inputs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        assert Image.open(newest).mode == mode
 
 
 def test_a_blend_opens_with_its_textures_packed(tmp_path: Path, picture: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from blender_trellis.sidecar.engines.draft.background import separate
+from blender_trellis.pixels.cutout import separate
 from harness import REPOSITORY
 from sidecar.draft_shapes import (
     assert_solid,

@@ -7,10 +7,12 @@ import io
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw
 
 from blender_trellis.errors import ImageError
 from blender_trellis.generation import images
+
+PHOTO = Path(__file__).parents[2] / "docs" / "images" / "rocket-photo.jpg"  # in front of a wall
 
 
 def _read(path: Path, max_side: int = 2048) -> Image.Image:
@@ -220,3 +222,81 @@ def test_wholly_transparent(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="is a folder"):
         images.read(tmp_path, 2048)
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def test_an_opaque_picture_is_cut_out_where_that_is_wanted_and_only_there() -> None:
+    """The subject of the photo is 40 % of its width and 78 % of its height."""
+    whole, cut = images.read(PHOTO, 2048), images.read(PHOTO, 2048, cut_out=True)
+    assert (whole.cut, whole.opaque, _opened(whole.data).mode) == (False, True, "RGB")
+    assert (cut.cut, cut.opaque, _opened(cut.data).mode) == (True, False, "RGBA")
+    assert cut.width / whole.width == pytest.approx(0.45, abs=0.02)
+    assert cut.height / whole.height == pytest.approx(0.83, abs=0.02)
+
+
+def test_a_cut_out_has_the_colours_of_the_picture_and_room_around_it(tmp_path: Path) -> None:
+    path = tmp_path / "disc.png"
+    picture = Image.new("RGB", (400, 300), (230, 230, 235))
+    ImageDraw.Draw(picture).ellipse((100, 80, 219, 199), fill=(180, 40, 20))
+    picture.save(path)
+    cut = _opened(images.read(path, 2048, cut_out=True).data)
+    assert cut.size == (130, 130)
+    assert cut.getpixel((65, 65)) == (180, 40, 20, 255)
+    assert all(cut.getpixel(corner)[3] == 0 for corner in [(0, 0), (129, 0), (0, 129), (129, 129)])
+    left, top, right, bottom = cut.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
+    assert max(abs(left - 5), abs(top - 5), abs(right - 125), abs(bottom - 125)) <= 1
+
+
+def test_a_small_subject_of_a_large_picture_keeps_its_pixels(tmp_path: Path) -> None:
+    """It is cropped before it is scaled down."""
+    path = tmp_path / "far away.png"
+    picture = Image.new("RGB", (2000, 1000), (230, 230, 235))
+    ImageDraw.Draw(picture).ellipse((900, 300, 1299, 699), fill=(180, 40, 20))
+    picture.save(path)
+    assert images.read(path, 512, cut_out=True).width == pytest.approx(428, abs=4)
+
+
+@pytest.mark.parametrize("cut_out", [False, True])
+def test_a_picture_that_is_transparent_already_is_sent_as_ever(
+    tmp_path: Path, picture: Path, cut_out: bool
+) -> None:
+    read = images.read(picture, 2048, cut_out=cut_out)
+    assert _opened(read.data).tobytes() == Image.open(picture).tobytes()
+    assert (read.cut, read.opaque) == (False, False)
+
+
+def test_where_no_background_can_be_told_apart_the_picture_stays_whole(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    Image.effect_noise((200, 200), 120).convert("RGB").save(path)
+    read = images.read(path, 2048, cut_out=True)
+    assert (read.cut, read.opaque) == (False, True)
+    assert read.data == images.read(path, 2048).data
+
+
+@pytest.mark.parametrize(("margin", "share"), [(0.0, 1.0), (0.25, 2 / 3)])
+def test_a_model_sees_the_subject_in_the_middle_of_a_square(
+    tmp_path: Path, margin: float, share: float
+) -> None:
+    path = tmp_path / "plank.png"
+    picture = Image.new("RGBA", (400, 300))
+    picture.paste((10, 200, 30, 255), (20, 30, 180, 70))
+    picture.save(path)
+    seen = _opened(images.seen(images.read(path, 2048), margin, 240))
+    assert seen.size == (240, 240)
+    assert seen.getpixel((120, 120)) == (10, 200, 30, 255)
+    left, top, right, bottom = seen.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
+    assert right - left == pytest.approx(240 * share, abs=3)
+    assert bottom - top == pytest.approx(60 * share, abs=3)
+    assert (left + right) / 2 == pytest.approx(120, abs=2)
+
+
+def test_an_opaque_picture_is_seen_whole(tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    _two_halves().save(path)
+    seen = _opened(images.seen(images.read(path, 2048), 0.25, 128))
+    solid = seen.getchannel("A").point(lambda a: 255 * (a > 127))
+    assert solid.getbbox() == (0, 32, 128, 96)
+    assert seen.getpixel((10, 64))[0] == 200 and seen.getpixel((120, 64))[1] == 200

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .draft.background import separate
-from .draft.silhouette import clean
+from ...pixels.cutout import clean, separate
 from .stages import EngineError
 
 FILE = "u2net.onnx"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grids import Doubles, Floats, Ints, components, expand
+from ....pixels.grids import Doubles, Floats, Ints, components, expand
 from .surface import Mesh
 
 # For each direction from which the model is looked at: where the picture's right, its up and the viewer are. All are

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ....pixels.grids import Floats
 from ..gltf import Material, encode
 from ..stages import Progress, Stage
 from .atlas import BACK, FRONT, Atlas, unwrap
-from .grids import Floats
 from .silhouette import View, see
 from .structure import Solid, brightness_relief, hull, inflate
 from .surface import Mesh, extract

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ....pixels.cutout import LEAST, clean, separate
+from ....pixels.grids import Floats, fill, grown
 from ..stages import EngineError
-from .background import separate
-from .grids import Floats, fill, grown, label
 
 _MARGIN = 0.12
 """Empty space kept round the subject, as a share of its longer side: distances outside it need some."""
@@ -57,9 +57,6 @@ def see(picture: Image.Image, resolution: int, finest: int) -> View:
     return _crop(picture, mask, finest, slab)
 
 
-_LEAST = 1e-3
-"""Share of an opaque picture that a subject covers at least; less is noise that resembles no background."""
-
 _NOTHING = (
     "No subject was found in the picture. Use one in which the subject stands out from its "
     "background, or a PNG with a transparent background."
@@ -80,23 +77,9 @@ def _mask(picture: Image.Image) -> tuple[Floats, bool]:
     found = separate(picture.convert("RGB"))
     if found is None:
         return np.ones((picture.height, picture.width), np.float32), True
-    if (found > 0.5).mean() < _LEAST:
+    if (found > 0.5).mean() < LEAST:
         raise EngineError(_NOTHING, "image_urls")
     return found, False
-
-
-def clean(mask: Floats) -> Floats:
-    """Without specks, pinholes and components far smaller than the largest."""
-    # Pixels that touch at a corner, as in a thin slanting line, belong together.
-    labels, areas = label(grown(mask > 0.5, 1))
-    if areas.max() == 0:
-        return mask
-    dropped = (areas < 0.02 * areas.max())[labels] & (labels > 0)
-    holes, sizes = label(mask <= 0.5)
-    small = sizes < 3e-4 * areas.max()
-    small[0] = False
-    kept = np.where(small[holes], np.float32(1), mask)
-    return np.where(dropped, np.float32(0), kept)
 
 
 def _crop(picture: Image.Image, mask: Floats, finest: int, slab: bool) -> View:

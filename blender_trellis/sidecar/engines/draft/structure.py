@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ....pixels.grids import Bools, Floats, Plane, blur, grown, resize, signed_distance
 from ..stages import EngineError
-from .grids import Bools, Floats, Plane, blur, grown, resize, signed_distance
 from .silhouette import View
 
 _REACH = 10

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .grids import Bools, Floats, Ints, components
+from ....pixels.grids import Bools, Floats, Ints, components
 from .structure import Solid
 
 _MOST_VOXELS = 160_000_000

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from ....pixels.grids import Floats, Ints, Plane, blur, expand, fill, resize, squared
 from .atlas import BACK, FRONT, LEFT, OUTWARDS, RIGHT, RIGHTWARDS, UPWARDS, Atlas, spans
-from .grids import Floats, Ints, Plane, blur, expand, fill, resize, squared
 from .silhouette import View
 from .structure import brightness_relief
 from .surface import Mesh

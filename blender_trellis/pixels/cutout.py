@@ -15,6 +15,31 @@ from .grids import Bools, Doubles, Floats, Ints, grown, label, resize, squared
 _LONGEST = 640
 """Separation works on a picture of at most this many pixels a side; the contour is refined by resampling."""
 
+LEAST = 1e-3
+"""Share of an opaque picture that a subject covers at least; less is noise that resembles no background."""
+
+
+def cut_out(picture: Image.Image) -> Image.Image | None:
+    """An RGB picture as RGBA whose alpha is the subject's, cropped to the subject; None if no subject can be told apart.
+
+    The crop leaves a little room, so that the contour is whole. The colours stay as they are.
+    """
+    found = separate(picture)
+    if found is None:
+        return None
+    mask = clean(np.pad(found, 1))[1:-1, 1:-1]
+    subject = mask > 0.5
+    if subject.mean() < LEAST or subject.all():
+        return None
+    cut = picture.convert("RGBA")
+    cut.putalpha(Image.fromarray(np.round(mask * 255).astype(np.uint8)))
+    rows, columns = np.flatnonzero(subject.any(1)), np.flatnonzero(subject.any(0))
+    top, bottom, left, right = (int(k) for k in (rows[0], rows[-1], columns[0], columns[-1]))
+    room = 2 + max(bottom - top, right - left) // 32
+    box = (left - room, top - room, right + 1 + room, bottom + 1 + room)
+    within = (max(box[0], 0), max(box[1], 0), min(box[2], cut.width), min(box[3], cut.height))
+    return cut.crop(within)
+
 
 def separate(picture: Image.Image) -> Floats | None:
     """Coverage (H, W) by the subject of an RGB picture, zero where none is found; None if no background is found."""
@@ -36,6 +61,20 @@ def separate(picture: Image.Image) -> Floats | None:
         background = without_shadows
     subject = _softened(~background, unlike)
     return np.clip(resize(subject, (picture.height, picture.width)), 0, 1)
+
+
+def clean(mask: Floats) -> Floats:
+    """Without specks, pinholes and components far smaller than the largest."""
+    # Pixels that touch at a corner, as in a thin slanting line, belong together.
+    labels, areas = label(grown(mask > 0.5, 1))
+    if areas.max() == 0:
+        return mask
+    dropped = (areas < 0.02 * areas.max())[labels] & (labels > 0)
+    holes, sizes = label(mask <= 0.5)
+    small = sizes < 3e-4 * areas.max()
+    small[0] = False
+    kept = np.where(small[holes], np.float32(1), mask)
+    return np.where(dropped, np.float32(0), kept)
 
 
 class _Field:
