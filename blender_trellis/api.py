@@ -22,7 +22,8 @@ from .config import Config
 from .errors import InputError, OutputError
 from .generation.job import Event, Job
 from .generation.library import check_output, copy_out
-from .generation.runner import Request, Runner
+from .generation.request import Request
+from .generation.runner import Runner
 from .install import Cancelled, Tell, installer
 from .services import sidecar
 

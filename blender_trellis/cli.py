@@ -175,7 +175,8 @@ def _setting(text: str) -> tuple[str, Any]:
 def _generate(arguments: argparse.Namespace, show: Show) -> None:
     from . import api
     from .generation.library import check_output
-    from .generation.runner import Request, Runner
+    from .generation.request import Request
+    from .generation.runner import Runner
 
     wish = {}
     if arguments.output is not None:

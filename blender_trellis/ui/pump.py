@@ -83,7 +83,7 @@ class Pump:
         """In the clerk's thread: writes what is no file yet, and gives the request to the runner."""
         import tempfile
 
-        from ..generation.runner import Request
+        from ..generation.request import Request
         from .pictures import write
 
         runner = self._running()

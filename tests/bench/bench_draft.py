@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from PIL import Image
 
 from blender_trellis.config import Config
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from blender_trellis.services import sidecar
 
 IMAGE = Path(__file__).parents[2] / "docs" / "images" / "robot.png"

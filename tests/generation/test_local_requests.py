@@ -18,7 +18,8 @@ from PIL import Image
 
 from blender_trellis.config import Config
 from blender_trellis.errors import RejectedError
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from gate import Gate
 from harness import run_trellis
 

@@ -32,7 +32,8 @@ from blender_trellis.errors import (
 )
 from blender_trellis.generation import glb
 from blender_trellis.generation.job import Event, State
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from blender_trellis.services.sidecar import SidecarService
 from gate import Gate, Point
 

@@ -22,9 +22,11 @@ import pytest
 
 from blender_trellis.config import Config
 from blender_trellis.errors import TrellisError
+from blender_trellis.generation.carrier import Carrier
 from blender_trellis.generation.job import Event, Job
 from blender_trellis.generation.journal import Spent
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from blender_trellis.services import wire
 from blender_trellis.services.fal import FalService
 from blender_trellis.services.runware import RunwareService
@@ -168,7 +170,7 @@ class Stage:
             self.pauses.append(error.pause)
             await asyncio.sleep(0)
 
-        self._patch.setattr(Runner, "_pause", staticmethod(pause))
+        self._patch.setattr(Carrier, "_pause", staticmethod(pause))
         for kind in (FalService, RunwareService):
             self._patch.setattr(kind, "poll_seconds", (0.001, 0.002))
 

@@ -24,7 +24,8 @@ from PIL import Image
 from blender_trellis import api
 from blender_trellis.config import Config
 from blender_trellis.errors import AccessError, TrellisError
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from blender_trellis.services import check_key, sidecar
 from gate import Gate
 from harness import run_trellis

@@ -21,7 +21,8 @@ from blender_trellis.config import Config
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.errors import CancelledError, ImageError, LeftError
 from blender_trellis.generation.job import Event, State
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from blender_trellis.services import check_key, sidecar
 from blender_trellis.services.queue import QueueService
 from blender_trellis.services.runware import RunwareService

@@ -11,7 +11,8 @@ import pytest
 import blender_trellis
 from blender_trellis.config import Config
 from blender_trellis.generation.job import Event, State
-from blender_trellis.generation.runner import Request, Runner
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from blender_trellis.scene.recipe import read
 from blender_trellis.ui import properties, pump
 from blender_trellis.ui.jobs import Board, JobView

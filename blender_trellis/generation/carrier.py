@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is done with one job from its row in the journal to the kept result, or to its end on request.
+
+All of it runs in the runner's loop. Each id and state is committed the moment it is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..config import Config
+from ..endpoints import get
+from ..errors import (
+    CancelledError,
+    LeftError,
+    ResultError,
+    TrellisError,
+    UncertainError,
+    UnreachableError,
+    from_record,
+)
+from ..services import Outcome, Service, Status, Submission, Ticket, open_service, wire
+from . import glb, images
+from .job import Job, State
+from .journal import Journal
+from .library import Library, storage_error
+from .request import check_price
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_LONGEST_PAUSE = 30.0  # seconds between two attempts when a service does not answer
+# Seconds that a closing runner waits for the reply to a request that is being sent
+_LAST_WORD = 10.0
+_SEND_ATTEMPTS = 6  # of a request that was not taken on: about half a minute
+_FETCHES = 3  # of a model that arrives broken
+_NO_REPLY = (
+    "No reply came to the request that was being sent. The job may be at work there, and charged. Look at the service before "
+    "sending it again."
+)
+_UNKNOWN = (
+    "This program ended while it sent the request. The job may be at work there, and charged. Look at the service before "
+    "sending it again."
+)
+
+
+class Carrier:
+    """Carries jobs through, as many at once as `carry` is called for.
+
+    `cancelled` holds the ids of jobs whose end was asked for; `tell` is called with a job and the fields of an `Event`.
+    """
+
+    def __init__(
+        self, config: Config, journal: Journal, library: Library, tell: Callable[..., None]
+    ) -> None:
+        self.cancelled: set[str] = set()
+        self._config = config
+        self._journal = journal
+        self._library = library
+        self._tell = tell
+        self._services: dict[str, Service] = {}
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        for service in self._services.values():
+            await service.close()
+
+    def service(self, endpoint: str) -> Service:
+        if endpoint not in self._services:
+            self._services[endpoint] = open_service(endpoint, self._config)
+        return self._services[endpoint]
+
+    async def carry(self, job: Job) -> None:
+        """From whatever state a job is in to its end."""
+        self._heed(job)
+        service = self.service(job.endpoint)
+        if job.state in (State.PREPARED, State.SUBMITTING, State.UNCERTAIN):
+            job = await self._submit(job, service)
+        if job.state is State.RUNNING:
+            await self._follow(job, service)
+            job = self._journal.move(job.id, State.DOWNLOADING)
+            self._tell(job, message="Fetching the result")
+        await self._collect(job, service)
+
+    def _heed(self, job: Job) -> None:
+        """Another process may have asked for the end of the job."""
+        if self._journal.get(job.id).cancel_asked:
+            self.cancelled.add(job.id)
+            raise asyncio.CancelledError
+
+    async def _submit(self, job: Job, service: Service) -> Job:
+        """Get a job taken on by its service: once, whatever happens on the way."""
+        await service.ready()
+        # A job that nobody knows the fate of is asked for by what was sent; nothing need be uploaded for that
+        attached = job.state is State.PREPARED or service.repeatable
+        submission = await (self._fill(job, service) if attached else self._sought(job))
+        lost: UncertainError | None = None
+        if job.state is not State.PREPARED:
+            recorded = job.error or {}
+            told = recorded.get("kind") == UncertainError.__name__
+            words = recorded["message"] if told else _UNKNOWN
+            lost = UncertainError(words, request_id=job.request_id)
+            job = self._journal.note(job.id, error=lost.record)
+        else:
+            await self._check_price(job, service, submission)
+            job = self._journal.move(job.id, State.SUBMITTING)
+            self._tell(job)
+        return self._accept(job, await self._send(job, service, submission, lost))
+
+    async def _fill(self, job: Job, service: Service) -> Submission:
+        """The request as it goes out, with its pictures inline or uploaded."""
+
+        async def attach(name: str) -> str:
+            if images.reference(name):
+                return name
+            data = await asyncio.to_thread(self._library.read_input, name)
+            kind = "model/gltf-binary" if name.endswith(".glb") else "image/png"
+            return await self._persist(job, service, lambda: service.attach(data, kind))
+
+        pictures = [await attach(name) for name in job.images]
+        return self._submission(job, pictures, await attach(job.mesh) if job.mesh else "")
+
+    @staticmethod
+    def _submission(job: Job, pictures: list[str], mesh: str) -> Submission:
+        request = get(job.endpoint).parse(job.parameters)
+        return Submission(
+            key=job.id,
+            endpoint=job.endpoint,
+            body=request.body(pictures, mesh),
+            headers=request.headers(),
+            query=request.query(),
+            created=job.created,
+        )
+
+    async def _sought(self, job: Job) -> Submission:
+        """The request as it is looked for: with its pictures inline, which is how most are sent."""
+
+        def inline(name: str) -> str:
+            return name if images.reference(name) else wire.data_uri(read(name), "image/png")
+
+        read = self._library.read_input
+        pictures = await asyncio.to_thread(lambda: [inline(name) for name in job.images])
+        return self._submission(job, pictures, job.mesh or "")
+
+    async def _check_price(self, job: Job, service: Service, submission: Submission) -> None:
+        """Where the cost is limited, the service's own price decides, if it tells one."""
+        if job.max_cost is not None:
+            with contextlib.suppress(UnreachableError):
+                check_price(job.max_cost, await service.price(submission))
+
+    async def _send(
+        self, job: Job, service: Service, submission: Submission, lost: UncertainError | None
+    ) -> Ticket:
+        """Send a request until it is taken on or refused.
+
+        It is sent again only where it was surely not taken on. Where it may have been (`lost`), the service is asked for it
+        first, and it is sent again only where that cannot make a second job.
+        """
+        attempt = 0
+        while True:
+            try:
+                if lost:
+                    known = self._journal.request_ids()
+                    ticket = await service.find(submission, known)
+                    if ticket and ticket.request_id in self._journal.request_ids() - known:
+                        continue  # an equal job that was lost too has found it meanwhile
+                    if ticket:
+                        return ticket
+                    if not service.repeatable:
+                        raise lost
+                return await self._send_once(job, service, submission)
+            except UnreachableError as error:
+                task = asyncio.current_task()
+                if error is lost or (task and task.cancelling()):
+                    raise
+                attempt += 1
+                if isinstance(error, UncertainError):
+                    lost = error
+                    self._journal.note(job.id, error=error.record)
+                    if not service.repeatable:
+                        continue
+                if attempt == (service.attempts if lost else _SEND_ATTEMPTS):
+                    raise
+                if not lost:  # surely not taken on: who takes the job up meanwhile need not ask
+                    job = self._journal.move(job.id, State.PREPARED)
+                self._again(job, error)
+                await self._pause(attempt, error)
+                if not lost:
+                    job = self._journal.move(job.id, State.SUBMITTING)
+
+    async def _send_once(self, job: Job, service: Service, submission: Submission) -> Ticket:
+        """One submit. Its reply is waited for even when the job is cancelled meanwhile: it names the job, and without it nobody
+        could cancel it, or find it again."""
+        sending = asyncio.ensure_future(service.submit(submission))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            try:
+                self._accept(job, await asyncio.wait_for(sending, _LAST_WORD))
+            except (TimeoutError, UncertainError) as error:
+                raise UncertainError(_NO_REPLY) from error
+            except UnreachableError:
+                _log.info("job %s was not taken on", job.id)
+            raise
+
+    def _accept(self, job: Job, ticket: Ticket) -> Job:
+        job = self._journal.move(
+            job.id, State.RUNNING, ticket=ticket.as_dict(), request_id=ticket.request_id, error=None
+        )
+        self._tell(job, message="Sent")
+        return job
+
+    async def _follow(self, job: Job, service: Service) -> Status:
+        """Ask until the service is done; what it says becomes events when it is something new."""
+        ticket = Ticket(**job.ticket or {})
+        last = None
+        shortest, longest = service.poll_seconds
+        pause = shortest
+        await asyncio.sleep(shortest)
+        while True:
+            status = await self._persist(job, service, lambda: service.status(ticket))
+            if status != last:
+                last, pause = status, shortest
+                self._tell(
+                    job,
+                    stage=status.stage,
+                    step=status.step,
+                    steps=status.steps,
+                    fraction=status.fraction,
+                    message=status.message,
+                    eta=status.eta,
+                )
+            if status.completed:
+                return status
+            self._heed(job)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, longest)
+
+    async def _collect(self, job: Job, service: Service) -> None:
+        """Fetch, check and keep what was made; what arrived of several counts, whatever became of the others."""
+        ticket = Ticket(**job.ticket or {})
+        outcome = await self._persist(job, service, lambda: service.result(ticket))
+        files, failures = [], list(outcome.failures)
+        for number, made in enumerate(outcome.files):
+            try:
+                path = await self._keep(job, service, made.url, number)
+            except ResultError as error:
+                if len(outcome.files) == 1:
+                    raise ResultError(
+                        error.message, request_id=job.request_id, cost=outcome.cost
+                    ) from error
+                failures.append(error.message)
+            else:
+                seed = job.seed + number if made.seed is None else made.seed
+                files.append((str(path), seed))
+        if not files:
+            raise ResultError(" ".join(failures), request_id=job.request_id, cost=outcome.cost)
+        job = self._journal.move(job.id, State.READY, **_told(job, outcome, files, failures))
+        # Where this fails the service only keeps its copy for longer
+        with contextlib.suppress(TrellisError, TimeoutError):
+            await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
+        self._tell(job, fraction=1.0, message=job.error["message"] if job.error else "Ready")
+
+    async def _keep(self, job: Job, service: Service, url: str, number: int) -> Path:
+        part = self._library.part(job.id, number)
+        told = -1
+
+        def progress(fraction: float) -> None:
+            nonlocal told
+            percent = int(100 * fraction)
+            if percent != told:  # it may arrive in drops
+                told, text = percent, f"Downloading, {percent} %"
+                self._tell(
+                    job, stage="download", step=percent, steps=100, fraction=1.0, message=text
+                )
+
+        try:
+            for fetch in range(1, _FETCHES + 1):
+                await self._persist(job, service, lambda: service.download(url, part, progress))
+                try:
+                    await asyncio.to_thread(glb.check, part)
+                    break
+                except ResultError:  # it may be whole the next time, and it has been paid for
+                    if fetch == _FETCHES:
+                        raise
+            return await asyncio.to_thread(self._library.keep, part, job.title)
+        except OSError as error:
+            raise storage_error(error, part.parent) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def _persist(
+        self, job: Job, service: Service, ask: Callable[[], Coroutine[Any, Any, _T]]
+    ) -> _T:
+        """Ask again, with jittered backoff, for as long as there is no answer about the job."""
+        attempt = 0
+        while True:
+            try:
+                return await ask()
+            except UnreachableError as error:
+                attempt += 1
+                if attempt == service.attempts:
+                    raise
+                self._again(job, error)
+                self._heed(job)
+                await self._pause(attempt, error)
+
+    def _again(self, job: Job, error: UnreachableError) -> None:
+        _log.warning("job %s: %s", job.id, error)
+        self._tell(job, message=f"{error.message} Trying again.")
+
+    @staticmethod
+    async def _pause(attempt: int, error: UnreachableError) -> None:
+        wait = min(0.25 * 2 ** min(attempt, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1.5)
+        await asyncio.sleep(max(wait, error.pause))
+
+    async def call_off(self, job_id: str) -> None:
+        """The user cancelled: tell the service if it knows of the job. What is made already, or cannot be stopped, stays to be
+        collected."""
+        job = None
+        with contextlib.suppress(TrellisError):  # there may be no row yet
+            job = self._journal.get(job_id)
+        if job is None:
+            raise CancelledError("Cancelled.")
+        self._journal.note(job_id, cancel_asked=False)
+        if job.state in (State.SUBMITTING, State.UNCERTAIN) and job.error:
+            raise from_record(**job.error)  # it may have been taken on
+        if job.ticket is None:
+            raise CancelledError("Cancelled.")
+        service = self.service(job.endpoint)
+        if job.state is State.DOWNLOADING and service.attempts is None:
+            raise LeftError(
+                "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
+                request_id=job.request_id,
+            )
+        if not service.cancellable:
+            raise LeftError(
+                f"{service.name} cannot cancel: the job goes on there, and is charged. Nobody waits for it any more; resume "
+                "it to collect the model.",
+                request_id=job.request_id,
+            )
+        words = "Cancelled."
+        try:
+            if not await service.cancel(Ticket(**job.ticket)):
+                self._tell(job, message="It was finished before it could be cancelled.")
+                self.cancelled.discard(job_id)
+                await self.carry(job)
+                return
+            if service.attempts is None:
+                words += (
+                    f" If {service.name} had begun already, it may finish the job and charge it."
+                )
+        except UnreachableError as error:
+            words += f" {service.name} could not be told ({error.message}); it may go on, and charge the job."
+        raise CancelledError(words, request_id=job.request_id)
+
+    async def adopt(self, job: Job, request_id: str) -> None:
+        """Go on with an uncertain job that the service calls `request_id`."""
+        service = self.service(job.endpoint)
+        submission = await self._sought(job)
+        ticket = await self._persist(job, service, lambda: service.adopt(submission, request_id))
+        await self.carry(self._accept(job, ticket))
+
+    async def price(self, job: Job) -> float | None:
+        """What the service says that a job would cost, in US dollars; None where it does not say."""
+        service = self.service(job.endpoint)
+        return await service.price(await self._fill(job, service))
+
+
+def _told(
+    job: Job, outcome: Outcome, files: list[tuple[str, int]], failures: list[str]
+) -> dict[str, Any]:
+    """What a result says about its job."""
+    told: dict[str, Any] = {
+        "files": [path for path, _ in files],
+        "seeds": [seed for _, seed in files],
+        "cost": outcome.cost or job.cost,
+        "error": None,  # what kept it from going on earlier
+    }
+    if files[0][1] != job.seed:
+        told["parameters"] = job.parameters | {"seed": files[0][1]}
+    if failures:
+        all_of_them = len(files) + len(failures)
+        message = f"{len(failures)} of {all_of_them} models failed: {' '.join(failures)}"
+        told["error"] = TrellisError(message, request_id=job.request_id).record
+    return told
