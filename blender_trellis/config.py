@@ -6,6 +6,7 @@ Keys live here and in the Authorization header alone; `repr` does not show them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,9 @@ _ENVIRONMENT = {
     "runware_url": "TRELLIS_RUNWARE_URL",
     "sidecar_url": "TRELLIS_SIDECAR_URL",
     "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
+    "jobs_at_once": "TRELLIS_JOBS_AT_ONCE",
 }
+JOBS_AT_ONCE = 4
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -33,7 +36,8 @@ class Config:
     """Everything a runner needs to know.
 
     `results` is the result library's folder where the user chose one. `shared` holds the sidecar's files: it is one for all
-    Blenders of a user, whose extensions have a `home` each. `offline`: Blender may not go online.
+    Blenders of a user, whose extensions have a `home` each. `jobs_at_once` is how many jobs may be at one remote service at a
+    time. `offline`: Blender may not go online.
     """
 
     home: Path
@@ -47,6 +51,7 @@ class Config:
     runware_url: str = "https://api.runware.ai/v1"
     sidecar_url: str = ""
     sidecar_token: str = field(default="", repr=False)
+    jobs_at_once: int = JOBS_AT_ONCE
     offline: bool = False
 
     @classmethod
@@ -54,7 +59,7 @@ class Config:
         """The configuration; the environment wins over `preferences`, and an empty preference over nothing.
 
         Raises:
-            InputError: a base URL is not one.
+            InputError: a base URL is not one, or a number none.
         """
         given: dict[str, Any] = {name: value for name, value in preferences.items() if value}
         given |= {
@@ -67,7 +72,16 @@ class Config:
         for name, value in given.items():
             if name.endswith("_url"):
                 given[name] = check_base_url(value, _ENVIRONMENT[name])
+        if "jobs_at_once" in given:
+            given["jobs_at_once"] = _count(given["jobs_at_once"], _ENVIRONMENT["jobs_at_once"])
         return cls(**given)
+
+
+def _count(value: Any, name: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(value) > 0:
+            return int(value)
+    raise InputError(f"{name} must be a whole number from 1 on, not {value!r}.")
 
 
 def check_base_url(url: str, name: str) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config import Config
 from ..endpoints import get
+from ..endpoints.schema import schemas
 from ..errors import (
     CancelledError,
     LeftError,
@@ -31,6 +33,7 @@ from .job import Job, State
 from .journal import Journal
 from .library import Library, storage_error
 from .request import check_price
+from .turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ class Carrier:
         self._library = library
         self._tell = tell
         self._services: dict[str, Service] = {}
+        self._turns: dict[str, Turns] = {}
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -80,13 +84,39 @@ class Carrier:
         """From whatever state a job is in to its end."""
         self._heed(job)
         service = self.service(job.endpoint)
-        if job.state in (State.PREPARED, State.SUBMITTING, State.UNCERTAIN):
-            job = await self._submit(job, service)
-        if job.state is State.RUNNING:
-            await self._follow(job, service)
+        if job.state is not State.DOWNLOADING:
+            async with self._turn(job):
+                if job.state is not State.RUNNING:
+                    job = await self._submit(job, service)
+                await self._follow(job, service)
             job = self._journal.move(job.id, State.DOWNLOADING)
             self._tell(job, message="Fetching the result")
         await self._collect(job, service)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, job: Job) -> AsyncIterator[None]:
+        """One of the turns at the job's service. What may be there already does not wait for one."""
+        name = schemas()[job.endpoint]["service"]
+        # This computer has a queue of its own, for all who ask it
+        limit = math.inf if name == "local" else self._config.jobs_at_once
+        turns = self._turns.setdefault(name, Turns(limit))
+        told = 0
+
+        def look(ahead: int) -> None:
+            nonlocal told
+            self._heed(job)
+            if ahead != told:
+                told, others = ahead, "1 other" if ahead == 1 else f"{ahead} others"
+                self._tell(job, ahead=ahead, message=f"Waiting for {others}")
+
+        try:
+            if job.state is State.PREPARED:
+                await turns.wait(job.id, job.created, look)
+            else:
+                turns.enter(job.id)
+            yield
+        finally:
+            turns.leave(job.id)
 
     def _heed(self, job: Job) -> None:
         """Another process may have asked for the end of the job."""

@@ -90,7 +90,7 @@ class Job:
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a job. `fraction` is 0 to 1 of the whole, `eta` how many seconds are left; None where the
-    service does not tell."""
+    service does not tell. `ahead` is how many jobs come first, while this one waits for its turn at the service."""
 
     job_id: str
     state: State
@@ -101,6 +101,7 @@ class Event:
     message: str = ""
     error: dict[str, Any] | None = None
     eta: float | None = None
+    ahead: int = 0
 
     @property
     def left(self) -> str:

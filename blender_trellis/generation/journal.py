@@ -138,9 +138,9 @@ class Journal:
                 database.execute(f"PRAGMA user_version = {number}")
 
     def add(self, job: Job) -> Job:
-        """Commit a new job, owned by this process."""
+        """Commit a new job, owned by this process; `created` now unless it says when."""
         now = time.time()
-        job = replace(job, created=now, updated=now)
+        job = replace(job, created=job.created or now, updated=now)
         values = [_to_column(name, getattr(job, name)) for name in _COLUMNS]
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with self._transaction() as database:

@@ -67,6 +67,37 @@ def admit(request: Request, job_id: str, library: Library, config: Config) -> Jo
     )
 
 
+def anew(
+    job: Job, job_id: str, library: Library, config: Config, *, new_seed: bool, wish: dict[str, Any]
+) -> Job:
+    """A job that asks for the same as `job` did, of the same pictures; not in the journal yet.
+
+    Raises:
+        TrellisError: the endpoint, a key or a picture is not there any more.
+    """
+    model = get(job.endpoint)
+    seed = random.SystemRandom().randrange(2**31) if new_seed else job.seed
+    values = model.parse(job.parameters | {"seed": seed}).values()
+    estimate = prices.estimate(model.id, values)
+    check_price(job.max_cost, estimate.amount if estimate else None)
+    check_access(model.id, config)
+    for name in [*job.images, *filter(None, [job.mesh])]:
+        if not images.reference(name) and not (library.inputs / name).is_file():
+            raise ImageError(f"What {job.title} was made of is gone: {name}. Choose it again.")
+    return Job(
+        id=job_id,
+        endpoint=model.id,
+        parameters=values,
+        images=job.images,
+        names=job.names,
+        wish=wish,
+        fulfilled=not wish,
+        mesh=job.mesh,
+        cost=_expected(estimate) if estimate else None,
+        max_cost=job.max_cost,
+    )
+
+
 def _keep_picture(library: Library, model: type[Endpoint], given: Path | str, cut_out: bool) -> str:
     """The library's name of a picture, or the reference that it is."""
     kind = images.reference(str(given))

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from ..config import Config
@@ -33,7 +34,7 @@ from .carrier import Carrier
 from .job import ENDED, Event, Job, State
 from .journal import Journal
 from .library import Library
-from .request import Request, admit
+from .request import Request, admit, anew
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Runner:
         self._aside: defaultdict[str, deque[Event]] = defaultdict(deque)
         self._carrier = Carrier(config, self.journal, self.library, self._tell)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._preparing = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trellis", daemon=True)
         self._thread.start()
@@ -79,8 +81,37 @@ class Runner:
         Nothing is checked here: a request that cannot be used ends in an event `failed`, and leaves no row.
         """
         new_id = job_id or str(uuid.uuid4())
-        self._spawn(new_id, lambda: self._begin(new_id, request))
+        self._start(new_id, lambda: admit(request, new_id, self.library, self.config))
         return new_id
+
+    def repeat(
+        self,
+        job_id: str,
+        new_id: str | None = None,
+        *,
+        new_seed: bool = False,
+        wish: dict[str, Any] | None = None,
+    ) -> str:
+        """Ask for the same as a job in the journal did, as a new job that is charged for itself; returns its id.
+
+        `wish` is for the new one, that of the old one if None. What cannot be asked for any more ends in an event `failed`.
+        """
+        again = new_id or str(uuid.uuid4())
+
+        def prepare() -> Job:
+            job = self.journal.get(job_id)
+            wanted = job.wish if wish is None else wish
+            return anew(job, again, self.library, self.config, new_seed=new_seed, wish=wanted)
+
+        self._start(again, prepare)
+        return again
+
+    def _start(self, job_id: str, prepare: Callable[[], Job]) -> None:
+        keep = functools.partial(self._keep, prepare, time.time())
+        self._spawn(job_id, functools.partial(self._begin, keep))
+
+    def _keep(self, prepare: Callable[[], Job], asked: float) -> Job:
+        return self.journal.add(replace(prepare(), created=asked))
 
     def resume(self, job_id: str | None = None) -> list[Job]:
         """Take over what is left of processes that are gone, or that one job; what can go on by itself does.
@@ -89,7 +120,8 @@ class Runner:
         ready ones with a wish that only the caller can fulfil.
         """
         claimed = self.journal.claim(job_id)
-        for job in claimed:
+        # Those that may be at a service before those that wait for a turn there
+        for job in sorted(claimed, key=lambda job: job.state is State.PREPARED):
             if job.state not in ENDED and job.id not in self._tasks:
                 self._spawn(job.id, functools.partial(self._carrier.carry, job))
         return claimed
@@ -242,16 +274,14 @@ class Runner:
             pass  # it never got as far as a row, or the disk is full: the event still tells
         self.events.put(Event(job_id, state, message=error.message, error=error.record))
 
-    async def _begin(self, job_id: str, request: Request) -> None:
-        preparing = asyncio.ensure_future(asyncio.to_thread(self._prepare, job_id, request))
-        try:
-            job = await asyncio.shield(preparing)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped: its row must be there before it is cancelled, or kept
-            await preparing
-            raise
+    async def _begin(self, keep: Callable[[], Job]) -> None:
+        async with self._preparing:  # one after the other, so that they stay in order
+            preparing = asyncio.ensure_future(asyncio.to_thread(keep))
+            try:
+                job = await asyncio.shield(preparing)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped: its row must be there before it is cancelled, or kept
+                await preparing
+                raise
         self._tell(job)
         await self._carrier.carry(job)
-
-    def _prepare(self, job_id: str, request: Request) -> Job:
-        return self.journal.add(admit(request, job_id, self.library, self.config))

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many jobs at once: how many are at a service, in which order the others come, and that a restart changes neither."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blender_trellis.config import Config
+from blender_trellis.errors import AccessError, CancelledError, ImageError, InputError
+from blender_trellis.generation.job import Event, State
+from blender_trellis.generation.journal import Journal
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
+from services.fal_standin import FalStandIn
+
+FAL, OTHER = "fal-ai/trellis-2", "fal-ai/trellis"
+
+
+@pytest.fixture
+def settings(fal: FalStandIn, home: Path) -> Config:
+    """fal, which keeps every job until it is told to finish it, two at once."""
+    fal.script.held = True
+    return replace(Config.load(), jobs_at_once=2)
+
+
+@pytest.fixture
+def runner(settings: Config) -> Iterator[Runner]:
+    runner = Runner(settings)
+    yield runner
+    runner.close()
+
+
+class Watched:
+    """What a runner has told of each job, so far."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.last: dict[str, Event] = {}
+
+    def until(self, done: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline, self.last
+            while not self.runner.events.empty():
+                event = self.runner.events.get()
+                self.last[event.job_id] = event
+            time.sleep(0.01)
+
+    def ready(self, *jobs: str) -> bool:
+        return all(job in self.last and self.last[job].state is State.READY for job in jobs)
+
+    def ahead(self, *jobs: str) -> list[int]:
+        return [self.last[job].ahead if job in self.last else -1 for job in jobs]
+
+
+def ask(runner: Runner, picture: Path, count: int, endpoint: str = FAL) -> list[str]:
+    return [
+        runner.submit(Request(endpoint, [picture], {"seed": number})) for number in range(count)
+    ]
+
+
+def seeds(fal: FalStandIn) -> list[int]:
+    """Those of the requests that fal got, in the order it got them."""
+    return [submit["seed"] for submit in bodies(fal)]
+
+
+def bodies(fal: FalStandIn) -> list[dict[str, int]]:
+    return [job.input for job in fal.jobs.values()]
+
+
+def finish(fal: FalStandIn, number: int) -> None:
+    fal.finish([*fal.jobs][number])
+
+
+def test_at_most_so_many_are_at_a_service_and_the_others_come_in_their_order(
+    runner: Runner, fal: FalStandIn, picture: Path
+) -> None:
+    watched = Watched(runner)
+    jobs = ask(runner, picture, 5)
+    watched.until(lambda: watched.ahead(*jobs[2:]) == [2, 3, 4])
+    assert watched.last[jobs[3]].message == "Waiting for 3 others"
+    assert watched.last[jobs[3]].state is State.PREPARED
+    assert seeds(fal) == [0, 1]
+    for done in range(3):
+        finish(fal, done)
+        watched.until(lambda done=done: len(fal.submits) == done + 3)
+        assert seeds(fal)[2:] == [2, 3, 4][: done + 1]
+    finish(fal, 3)
+    finish(fal, 4)
+    watched.until(lambda: watched.ready(*jobs))
+    assert len(fal.submits) == 5
+
+
+def test_all_endpoints_of_a_service_share_its_limit(
+    runner: Runner, fal: FalStandIn, picture: Path
+) -> None:
+    watched = Watched(runner)
+    first = ask(runner, picture, 2)
+    watched.until(lambda: len(fal.submits) == 2)
+    (other,) = ask(runner, picture, 1, OTHER)
+    watched.until(lambda: watched.ahead(other) == [2])
+    assert len(fal.submits) == 2
+    runner.cancel(first[0])
+    watched.until(lambda: len(fal.submits) == 3)
+
+
+def test_one_that_waits_can_be_cancelled_here_and_from_elsewhere_and_was_never_sent(
+    runner: Runner, fal: FalStandIn, picture: Path, settings: Config
+) -> None:
+    watched = Watched(runner)
+    jobs = ask(runner, picture, 5)
+    watched.until(lambda: watched.ahead(*jobs[2:]) == [2, 3, 4])
+    runner.cancel(jobs[2])
+    watched.until(lambda: watched.ahead(*jobs[3:]) == [2, 3])
+    elsewhere = Journal(settings.home)
+    elsewhere.note(jobs[3], cancel_asked=True)
+    elsewhere.close()
+    watched.until(lambda: watched.ahead(jobs[4]) == [2])
+    ended = [runner.journal.get(job).state for job in jobs[2:4]]
+    assert ended == [State.CANCELLED, State.CANCELLED] and len(fal.submits) == 2
+
+
+def test_a_restart_keeps_limit_and_order_and_sends_nothing_twice(
+    settings: Config, fal: FalStandIn, picture: Path
+) -> None:
+    first = Runner(settings)
+    watched = Watched(first)
+    jobs = ask(first, picture, 5)
+    watched.until(lambda: watched.ahead(*jobs[2:]) == [2, 3, 4])
+    first.close()
+    assert len(fal.submits) == 2
+    second = Runner(replace(settings, jobs_at_once=1))
+    try:
+        watched = Watched(second)
+        assert [job.id for job in second.resume()] == jobs
+        watched.until(lambda: watched.ahead(*jobs[2:]) == [2, 3, 4])
+        finish(fal, 0)
+        watched.until(lambda: watched.ready(jobs[0]))
+        watched.until(lambda: watched.ahead(jobs[2]) == [1])
+        assert len(fal.submits) == 2
+        for number in range(1, 5):
+            finish(fal, number)
+            watched.until(lambda number=number: len(fal.submits) == min(number + 2, 5))
+        watched.until(lambda: watched.ready(*jobs))
+    finally:
+        second.close()
+    assert seeds(fal)[2:] == [2, 3, 4] and len(fal.submits) == 5
+
+
+def test_a_number_that_is_none_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Config.load().jobs_at_once == 4
+    monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "7")
+    assert Config.load(jobs_at_once=3).jobs_at_once == 7
+    for wrong in ("0", "many", "1.5"):
+        monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", wrong)
+        with pytest.raises(InputError, match="TRELLIS_JOBS_AT_ONCE must be a whole number"):
+            Config.load()
+
+
+def test_a_job_is_repeated_with_all_that_was_asked_for(
+    runner: Runner, fal: FalStandIn, picture: Path
+) -> None:
+    fal.script.held = False
+    request = Request(FAL, [picture], {"seed": 3, "resolution": 512}, {"scene": "a"})
+    first = runner.wait(runner.submit(request))
+    picture.unlink()
+    second = runner.wait(runner.repeat(first.id))
+    assert second.id != first.id and second.files == first.files
+    for same in ("endpoint", "parameters", "images", "names", "wish", "max_cost"):
+        assert getattr(second, same) == getattr(first, same)
+    third = runner.wait(runner.repeat(first.id, new_seed=True, wish={}))
+    assert third.parameters == first.parameters | {"seed": third.seed} and third.fulfilled
+    assert third.seed != first.seed
+    assert len(fal.submits) == 3 and len({*runner.journal.request_ids()}) == 3
+
+
+def test_a_job_whose_picture_or_key_is_gone_is_not_repeated(
+    runner: Runner, fal: FalStandIn, picture: Path, settings: Config
+) -> None:
+    fal.script.held = False
+    first = runner.wait(runner.submit(Request(FAL, [picture], {"seed": 3})))
+    (runner.library.inputs / first.images[0]).unlink()
+    with pytest.raises(ImageError, match="is gone"):
+        runner.wait(runner.repeat(first.id))
+    runner.config = replace(settings, fal_key="")
+    with pytest.raises(AccessError):
+        runner.wait(runner.repeat(first.id))
+    assert len(fal.submits) == 1 and len(runner.journal.jobs()) == 1
+
+
+def test_what_waits_for_its_turn_is_not_held_up_by_what_waits_for_its_end(
+    runner: Runner, fal: FalStandIn, picture: Path
+) -> None:
+    """A Blender that waits for one job by `wait` gets it though others are before it."""
+    ask(runner, picture, 2)
+    third = ask(runner, picture, 1)[0]
+    told: list[str] = []
+
+    def show(event: Event) -> None:
+        told.append(event.message)
+        if event.ahead:
+            runner.cancel(third)
+
+    with pytest.raises(CancelledError):
+        runner.wait(third, show)
+    assert "Waiting for 2 others" in told
