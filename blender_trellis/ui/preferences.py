@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-from bpy.props import FloatProperty, StringProperty
+from bpy.props import FloatProperty, IntProperty, StringProperty
 
 from .. import __package__ as root
+from ..config import JOBS_AT_ONCE
 from .callbacks import preferences_changed
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ ADDRESSES = {
     "sidecar_url": "TRELLIS_SIDECAR_URL",
     "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
 }
+LIMITS = {"jobs_at_once": "TRELLIS_JOBS_AT_ONCE"}
 
 ASK_ABOVE = 1.0  # US dollars
 
@@ -72,6 +74,16 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
         precision=2,
         step=10,
     )
+    jobs_at_once: IntProperty(
+        name="Jobs at Once",
+        description="How many jobs may be at one remote service at the same time; further ones wait here for their turn. "
+        "This computer makes one model after the other",
+        default=JOBS_AT_ONCE,
+        min=1,
+        soft_max=10,
+        max=100,
+        update=preferences_changed,
+    )
     results: StringProperty(
         name="Results Folder",
         description="Folder for the models. Empty: the extension's own folder, which Blender deletes "
@@ -90,6 +102,8 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
             _draw_key(column, context, self, service)
         column.separator()
         column.prop(self, "ask_above")
+        for name, variable in LIMITS.items():
+            _draw(column, self, name, variable)
         column.prop(self, "results")
         if not self.results:
             notice = column.box().column(align=True)
@@ -144,7 +158,7 @@ def config() -> "Config":
 
     addon = bpy.context.preferences.addons.get(ROOT)
     preferences = addon.preferences if addon else None
-    given = {name: getattr(preferences, name, "") for name in (*KEYS, *ADDRESSES)}
+    given = {name: getattr(preferences, name, "") for name in (*KEYS, *ADDRESSES, *LIMITS)}
     results = getattr(preferences, "results", "")
     home = None
     if ROOT.startswith("bl_ext."):

@@ -203,5 +203,6 @@ def test_without_online_access_a_key_is_not_sent_anywhere(extension, addon, monk
 
 
 def test_the_preferences_name_the_variables_that_the_configuration_reads():
-    assert preferences.KEYS | preferences.ADDRESSES == configuration._ENVIRONMENT
+    shown = preferences.KEYS | preferences.ADDRESSES | preferences.LIMITS
+    assert shown == configuration._ENVIRONMENT
     assert {f"{service}_key" for service in preferences.SERVICES} == preferences.KEYS.keys()
