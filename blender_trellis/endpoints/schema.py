@@ -14,7 +14,7 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import EndpointError
 
@@ -66,7 +66,8 @@ def _describe_number(prop: Schema, unit: str) -> str:
     return f"{kind} ({prop['unit']})" if unit else kind
 
 
-def _nearest(value: Any, prop: Schema) -> Any:
+def nearest(value: Any, prop: Schema) -> Any:
+    """The value that a parameter takes in place of `value`; the same where it takes that."""
     if "enum" in prop:
         numeric = isinstance(value, int | float) and isinstance(prop["enum"][0], int | float)
         return min(prop["enum"], key=lambda choice: abs(choice - value)) if numeric else value
@@ -76,22 +77,30 @@ def _nearest(value: Any, prop: Schema) -> Any:
     return round(value) if prop.get("type") == "integer" else value
 
 
+class Change(NamedTuple):
+    """A value that another endpoint does not take, and what it takes in its place. `prop` is the other endpoint's."""
+
+    prop: Schema
+    before: Any
+    after: Any
+
+
 def carry_over(
     values: Mapping[str, Any], source: str, target: str
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[Change]]:
     """The parameters that both endpoints know, from `source`'s names and ranges to `target`'s.
 
-    Returns the values by `target`'s documented names, and a sentence for each one that had to change.
+    Returns the values by `target`'s documented names, and those that had to change.
     """
     theirs = {prop["name"]: wire for wire, prop in schemas()[target]["properties"].items()}
-    kept, notes = {}, []
+    kept, changes = {}, []
     for wire, value in values.items():
         prop = schemas()[source]["properties"][wire]
         name = theirs.get(prop["name"])
         if name is None:
             continue
         wanted = schemas()[target]["properties"][name]
-        kept[name] = _nearest(value, wanted)
+        kept[name] = nearest(value, wanted)
         if kept[name] != value:
-            notes.append(f"{wanted['title']}: {value} became {kept[name]}, the nearest it takes.")
-    return kept, notes
+            changes.append(Change(wanted, value, kept[name]))
+    return kept, changes

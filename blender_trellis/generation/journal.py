@@ -194,7 +194,7 @@ class Journal:
             ).fetchall()
         return [Spent(**dict(row) | {"estimate": bool(row["estimate"])}) for row in rows]
 
-    def timed(self, limit: int = 500) -> list[Job]:
+    def timed(self, limit: int = 200) -> list[Job]:
         """The newest ready jobs of which it is known how long they took, newest first."""
         with self._lock:
             rows = self._database.execute(

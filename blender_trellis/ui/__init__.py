@@ -9,7 +9,8 @@ pictures.py         Blender images as files to send      previews.py   small pic
 pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
 arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
-money.py            estimates and what was spent, in words
+money.py            estimates, waits and what was spent, in words
+presets.py          presets of parameters: those that come along, and the user's own
 places.py           what lies under the mouse
 operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
 """
@@ -41,6 +42,7 @@ def _classes() -> list[Any]:
         panels_images,
         panels_jobs,
         preferences,
+        presets,
         properties,
     )
 
@@ -54,6 +56,7 @@ def _classes() -> list[Any]:
         *operators_services.CLASSES,
         *operators_install.CLASSES,
         *panels_images.CLASSES,
+        *presets.CLASSES,
         *panels.CLASSES,
         *panels_jobs.CLASSES,
     ]

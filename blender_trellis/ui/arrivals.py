@@ -258,7 +258,8 @@ def place(
     wish: dict[str, Any],
     location: Sequence[float],
 ) -> Sequence[float]:
-    """Bring a model into `scene` as one undo step: as the mesh of the object that it was wished for, or else at `location`.
+    """Bring a model into `scene` as one undo step: as the mesh of the object that it was wished for, or else at `location`, or
+    beside those of its row that stand there.
 
     Returns where a further one stands.
     """
@@ -269,13 +270,30 @@ def place(
     layer = next((each.view_layer for each in windows if each.scene == scene), None)
     target = find_object(wish, scene)
     objects = append(
-        prepared.blend, scene=scene, location=location, view_layer=layer, select=target is None
+        prepared.blend,
+        scene=scene,
+        location=_in_row(scene, wish) or location,
+        view_layer=layer,
+        select=target is None,
     )
     further = beside(objects)[:]
     if target:
         put_back(objects, target, wish["object"]["sent"])
     push_undo()
     return further
+
+
+def _in_row(scene: bpy.types.Scene, wish: dict[str, Any]) -> Sequence[float] | None:
+    """Where the next of several variations stands, whose jobs end in any order: beside the last one; None for the first."""
+    from ..scene.append import beside
+    from ..scene.recipe import read
+
+    row = set(wish.get("row", ()))
+    if not row:
+        return None
+    models = [obj for obj in scene.objects if (made := read(obj)) and made.job_id in row]
+    last = max(models, key=lambda obj: obj.location.x, default=None)
+    return beside([last, *last.children_recursive])[:] if last else None
 
 
 def push_undo() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..generation.journal import Spent
+    from ..generation.waits import Kind
 
 _WORDS = {
     State.PREPARED: "Preparing",
@@ -111,8 +112,9 @@ class JobView:
 class Board:
     """All jobs that the panel shows, newest first. `dirty` says that a redraw is due, `fault` why nothing works at all.
 
-    `spent` is what was spent, by month and service; `keys` what each service says of its key, in words; `not_installed` the
-    endpoints whose engine is to be installed on this computer first, None until somebody looked.
+    `spent` is what was spent, by month and service; `waits` how many seconds a model takes, by kind; `keys` what each service
+    says of its key, in words; `not_installed` the endpoints whose engine is to be installed on this computer first, None until
+    somebody looked.
     """
 
     def __init__(self) -> None:
@@ -120,6 +122,7 @@ class Board:
         self.dirty = False
         self.fault = ""
         self.spent: list[Spent] = []
+        self.waits: dict[Kind, float] = {}
         self.keys: dict[str, str] = {}
         self.not_installed: frozenset[str] | None = None
 

@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Money in words: what a model will cost, what the month has cost, what is left on an account. Draw functions may ask."""
+"""Money and time in words: what a model will cost, how long it will take, what the month has cost, what is left on an account.
+
+Draw functions may ask.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..endpoints import prices
+from ..generation.waits import kind, one_by_one
 from . import preferences, properties
 from .text import tr
 
 if TYPE_CHECKING:
     from ..generation.journal import Spent
+    from ..generation.waits import Kind
     from ..services import Account
+    from .jobs import Board
 
 
 def in_words(amount: float, currency: str = prices.CURRENCY) -> str:
@@ -22,10 +29,68 @@ def in_words(amount: float, currency: str = prices.CURRENCY) -> str:
 
 
 def estimate(settings: Any, endpoint: str) -> prices.Estimate | None:
-    """What a model will cost with the scene's settings for `endpoint`; None where nothing is charged."""
+    """What all models that the scene asks for will cost at `endpoint`; None where nothing is charged."""
     if endpoint not in prices.PRICES:
         return None
-    return prices.estimate(endpoint, properties.chosen(settings, endpoint))
+    one = prices.estimate(endpoint, properties.chosen(settings, endpoint))
+    return one and one.times(properties.variations(settings, endpoint))
+
+
+def wait(settings: Any, endpoint: str, waits: dict[Kind, float]) -> float | None:
+    """How many seconds they will take, as past ones of the kind did; None where there was none.
+
+    `waits` are those of the pump's board.
+    """
+    asked = properties.parameters(settings.id_data, endpoint)
+    one = waits.get(kind(endpoint, asked))
+    together = not one_by_one(endpoint)
+    return one and one * (1 if together else properties.variations(settings, endpoint))
+
+
+def duration(seconds: float) -> str:
+    """A rough time: "8 s", "50 s", "3 min", "1 h 20 min"."""
+    if seconds < 55:
+        exact = seconds < 15
+        rounded = max(round(seconds), 1) if exact else 5 * round(seconds / 5)
+        return tr("{seconds} s").format(seconds=rounded)
+    hours, minutes = divmod(max(round(seconds / 60), 1), 60)
+    if hours:
+        return tr("{hours} h {minutes} min").format(hours=hours, minutes=minutes)
+    return tr("{minutes} min").format(minutes=minutes)
+
+
+def at_generate(settings: Any, board: Board) -> str:
+    """The line beneath Generate: "About $0.30 and 50 s · $2.15 this month"; "" where nothing is charged and no wait known."""
+    cost = estimate(settings, settings.endpoint)
+    seconds = wait(settings, settings.endpoint, board.waits)
+    price, time_ = cost and _price(cost), seconds and duration(seconds)
+    if price and time_:
+        words = tr("About {price} and {time}").format(price=price, time=time_)
+    elif price or time_:
+        words = tr("About {price}").format(price=price or time_)
+    else:
+        return ""
+    month = _month(board.spent) if cost else ""
+    return f"{words} · {month}" if month else words
+
+
+def _price(cost: prices.Estimate) -> str:
+    amount, low, high = (
+        in_words(edge, cost.currency) for edge in (cost.amount, cost.low, cost.high)
+    )
+    if low == high:
+        return amount
+    return tr("{amount} ({low} to {high})").format(amount=amount, low=low, high=high)
+
+
+def _month(spent: Iterable[Spent]) -> str:
+    """What was spent since the month began, in all: "$2.15 this month"; "" if nothing was."""
+    sums: dict[str, float] = defaultdict(float)
+    for each in spent:
+        if each.month == time.strftime("%Y-%m"):
+            sums[each.currency] += each.amount
+    words = " + ".join(in_words(amount, currency) for currency, amount in sorted(sums.items()))
+    return words and tr("{sum} this month").format(sum=words)
 
 
 def about(cost: prices.Estimate) -> str:
@@ -47,10 +112,11 @@ def this_month(spent: Iterable[Spent]) -> list[str]:
 
 
 def _line(spent: Spent) -> str:
-    about = "about " if spent.estimate else ""
-    jobs = "1 job" if spent.jobs == 1 else f"{spent.jobs} jobs"
     name = preferences.SERVICES.get(spent.service, spent.service)
-    return f"{name}: {about}{in_words(spent.amount, spent.currency)}, {jobs}"
+    amount = in_words(spent.amount, spent.currency)
+    amount = tr("about {sum}").format(sum=amount) if spent.estimate else amount
+    jobs = tr("1 job") if spent.jobs == 1 else tr("{count} jobs").format(count=spent.jobs)
+    return f"{name}: {amount}, {jobs}"
 
 
 def accepted(account: Account) -> str:

@@ -14,6 +14,7 @@ from bpy.props import StringProperty
 from ..endpoints.schema import schemas
 from ..errors import TrellisError
 from . import money, orders, preferences, properties, pump
+from .text import tr
 
 
 def waits() -> bool:
@@ -49,20 +50,20 @@ class _Order:
         asked = context.window_manager.invoke_confirm(
             self,
             event,
-            title=f"{self.bl_label}?",
+            title=tr("{what}?").format(what=tr(self.bl_label)),
             message=f"{money.about(cost)}.",
-            confirm_text=f"Spend {money.in_words(cost.amount)}",
+            confirm_text=tr("Spend {sum}").format(sum=money.in_words(cost.amount)),
         )
         return set(asked)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            order = orders.order_of(context.scene, self._asked(context.scene), self.filepath)
-            if waits():
-                job = pump.get().carry_out(order)
-                import_now(job, context.scene, order.wish)
-            else:
-                pump.get().submit(order)
+            for order in orders.orders_of(context.scene, self._asked(context.scene), self.filepath):
+                if waits():
+                    job = pump.get().carry_out(order)
+                    import_now(job, context.scene, order.wish)
+                else:
+                    pump.get().submit(order)
         except TrellisError as error:
             return refuse(self, error)
         return {"FINISHED"}
@@ -178,7 +179,10 @@ class TRELLIS_OT_reset_parameters(bpy.types.Operator):
         settings = context.scene.trellis
         group = properties.group_of(settings, settings.endpoint)
         for _, prop in properties.parameters_of(settings.endpoint):
-            if self.stage in ("", prop["stage"]) and self.parameter in ("", prop["name"]):
+            elsewhere = self.stage and prop["name"] in properties.UP_FRONT
+            if elsewhere or self.stage not in ("", prop["stage"]):
+                continue
+            if self.parameter in ("", prop["name"]):
                 group.property_unset(prop["name"])
         settings.notice = ""
         return {"FINISHED"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ import bpy
 from ..endpoints.schema import schemas, unknown_endpoint
 from ..errors import EndpointError, ImageError, TrellisError
 from . import preferences, properties, pump
+from .text import tr
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -25,7 +27,10 @@ NOT_INSTALLED = "Install TRELLIS.2 on this computer, or choose another endpoint"
 
 
 class Order(NamedTuple):
-    """What the user asked for. `mesh` is a GLB, for an endpoint that works on one."""
+    """What the user asked for. `mesh` is a GLB, for an endpoint that works on one; `id` the job's, drawn later where "".
+
+    Of several in one row each knows all: `wish["row"]` holds their ids.
+    """
 
     endpoint: str
     title: str
@@ -33,6 +38,7 @@ class Order(NamedTuple):
     parameters: dict[str, Any]
     wish: dict[str, Any]
     mesh: bytes | None = None
+    id: str = ""
 
 
 def missing(scene: bpy.types.Scene) -> str:
@@ -43,7 +49,8 @@ def missing(scene: bpy.types.Scene) -> str:
     if not count:
         return "Add an image"
     if count > most:
-        return f"Remove {count - most} of the images: this takes {most}"
+        words = tr("Remove {count} of the images: this takes {most}")
+        return words.format(count=count - most, most=most)
     return no_mesh(settings.endpoint) or unreachable(settings.endpoint)
 
 
@@ -83,7 +90,8 @@ def unreachable(endpoint: str) -> str:
     if base and urlsplit(base).hostname not in LOOPBACK and not bpy.app.online_access:
         return OFFLINE
     if key is not None and not key:
-        return f"Set the key for {service} in the preferences"
+        name = preferences.SERVICES.get(service, service)
+        return tr("Set the key for {service} in the preferences").format(service=name)
     # Of another computer only its own answer tells
     if not base and pump.get().lacks_engine(endpoint):
         return NOT_INSTALLED
@@ -138,6 +146,28 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
         wish=wish,
         mesh=mesh,
     )
+
+
+def orders_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> list[Order]:
+    """The orders for all variations that the scene asks for, with the seeds from the shown one on.
+
+    One for all of them where the endpoint makes several results by itself. Raises as `order_of`.
+    """
+    first = order_of(scene, endpoint, filepath)
+    count = properties.variations(scene.trellis, first.endpoint)
+    if count == 1 or properties.documented_name(first.endpoint, "number_results"):
+        return [first]
+    row = [str(uuid.uuid4()) for _ in range(count)]
+    seed = properties.documented_name(first.endpoint, "seed")
+    seeds = [
+        (first.parameters[seed] + number) % (properties.MAX_INT + 1) for number in range(count)
+    ]
+    return [
+        first._replace(
+            id=each, parameters=first.parameters | {seed: drawn}, wish=first.wish | {"row": row}
+        )
+        for each, drawn in zip(row, seeds, strict=True)
+    ]
 
 
 def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[str, Any]]:

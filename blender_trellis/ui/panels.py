@@ -8,7 +8,7 @@ from typing import Any
 
 import bpy
 
-from ..endpoints.schema import Schema
+from ..endpoints.schema import Schema, schemas
 from . import (
     money,
     orders,
@@ -16,13 +16,14 @@ from . import (
     panels_install,
     panels_scene,
     preferences,
+    presets,
     properties,
     pump,
 )
-from .text import wrapped
+from .text import tr, wrapped
 
-# In the panel itself, in this order; all others are in their stage's section
-_UP_FRONT = ("resolution",)
+# A sidebar narrower than this has no room for labels beside the fields: they move into them. In units of a scale of 1
+_NARROW = 200
 # In the order of the work; the schema's stages
 STAGES = ("image", "structure", "shape", "texture", "mesh", "delivery")
 
@@ -49,58 +50,81 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
         column = layout.column()
         column.prop(settings, "endpoint", text="")
         for line in wrapped(context, settings.notice):
-            column.label(text=line)
-        seed = column.row(align=True)
-        locked = settings.seed_locked
-        number = seed.row(align=True)
-        number.active = locked  # else another one is drawn when the button is pressed
+            column.label(text=line, translate=False)
+        presets.draw(column, settings)
         blamed = pump.get().board.blamed(settings.endpoint)
-        number.alert = properties.seed_name(settings.endpoint) in blamed
-        number.prop(settings, "seed")
-        seed.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
-        seed.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
+        _draw_seed(column, settings, blamed)
         _draw_up_front(column, settings, blamed)
         _draw_generate(layout, context, scene)
         for stage in STAGES:
-            _draw_stage(layout, settings, stage, blamed)
+            _draw_stage(layout, context, settings, stage, blamed)
         panels_scene.draw_section(layout, settings)
         _draw_costs(layout)
 
 
+def _draw_seed(layout: Any, settings: Any, blamed: set[str]) -> None:
+    """The seed, and beside it how many models are made from it on."""
+    endpoint, locked = settings.endpoint, settings.seed_locked
+    row = layout.row(align=True)
+    number = row.row(align=True)
+    number.active = locked  # else another one is drawn when the button is pressed
+    number.alert = properties.documented_name(endpoint, "seed") in blamed
+    number.prop(settings, "seed")
+    row.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
+    row.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
+    if not schemas()[endpoint]["mesh"]:
+        several = row.row(align=True)
+        several.ui_units_x = 2.5
+        several.alert = properties.documented_name(endpoint, "number_results") in blamed
+        several.prop(settings, "variations", text="×", translate=False)
+
+
 def _draw_up_front(layout: Any, settings: Any, blamed: set[str]) -> None:
     group = properties.group_of(settings, settings.endpoint)
-    known = {prop["name"]: wire for wire, prop in properties.parameters_of(settings.endpoint)}
-    for name in _UP_FRONT:
+    known = {
+        prop["name"]: (wire, prop) for wire, prop in properties.parameters_of(settings.endpoint)
+    }
+    for name in properties.UP_FRONT:
         if name in known:
+            wire, prop = known[name]
             row = layout.row(align=True)
-            row.alert = known[name] in blamed
+            row.alert = wire in blamed
             row.prop(group, name, expand=True)
+            if properties.changed(group, prop):
+                _draw_reset(row).parameter = name
+
+
+def _draw_reset(layout: Any) -> Any:
+    """The mark of what was changed, which gives it its default back; returns what it is to reset."""
+    return layout.operator("trellis.reset_parameters", text="", icon="LOOP_BACK", emboss=False)
 
 
 def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
-    why = pump.get().board.fault or orders.missing(scene)
+    missing = orders.missing(scene)
     row = layout.row()
     row.scale_y = 1.6
-    row.enabled = not orders.missing(scene)
+    row.enabled = not missing
     row.operator("trellis.generate", text="Generate", icon="PLAY")
-    cost = money.estimate(scene.trellis, scene.trellis.endpoint)
-    if cost:
-        quiet = layout.column(align=True)
-        quiet.active = False
-        for line in wrapped(context, money.about(cost)):
-            quiet.label(text=line)
-    if not why:
-        return
-    column = layout.column(align=True)
-    for line in wrapped(context, why):
-        column.label(text=line)
+    board = pump.get().board
+    quiet = layout.column(align=True)
+    quiet.active = False
+    for line in wrapped(context, money.at_generate(scene.trellis, board)):
+        quiet.label(text=line, translate=False)
+    if board.fault or missing:
+        _draw_missing(layout.column(align=True), context, scene, board.fault or missing)
+
+
+def _draw_missing(layout: Any, context: Any, scene: Any, why: str) -> None:
+    """Why nothing can be generated, and the button that does something about it."""
+    for line in wrapped(context, tr(why)):
+        layout.label(text=line, translate=False)
     if why == orders.OFFLINE:
-        opened = column.operator("screen.userpref_show", text="Open Preferences")
+        opened = layout.operator("screen.userpref_show", text="Open Preferences")
         opened.section = "SYSTEM"
     elif why == orders.NOT_INSTALLED:
-        panels_install.draw_button(column, context)
-    elif "preferences" in why:
-        column.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
+        panels_install.draw_button(layout, context)
+    elif why == orders.unreachable(scene.trellis.endpoint):  # for want of a key, or a right address
+        layout.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
 
 
 def _draw_costs(layout: Any) -> None:
@@ -115,7 +139,7 @@ def _draw_costs(layout: Any) -> None:
             column.label(text=line, translate=False)
 
 
-def _draw_stage(layout: Any, settings: Any, stage: str, blamed: set[str]) -> None:
+def _draw_stage(layout: Any, context: Any, settings: Any, stage: str, blamed: set[str]) -> None:
     """A section, closed by default, with the stage's parameters; the advanced ones in a section of their own.
 
     What a job has failed for stands out: the row, and the headers of closed sections above it.
@@ -123,7 +147,7 @@ def _draw_stage(layout: Any, settings: Any, stage: str, blamed: set[str]) -> Non
     here = {
         wire: prop
         for wire, prop in properties.parameters_of(settings.endpoint)
-        if prop["stage"] == stage and prop["name"] not in _UP_FRONT
+        if prop["stage"] == stage and prop["name"] not in properties.UP_FRONT
     }
     if not here:
         return
@@ -132,24 +156,26 @@ def _draw_stage(layout: Any, settings: Any, stage: str, blamed: set[str]) -> Non
     header.alert = not blamed.isdisjoint(here)
     header.label(text=stage.capitalize())
     if any(properties.changed(group, prop) for prop in here.values()):
-        reset = header.operator("trellis.reset_parameters", text="", icon="LOOP_BACK", emboss=False)
-        reset.stage = stage
+        _draw_reset(header).stage = stage
     if not body:
         return
     advanced = {wire: prop for wire, prop in here.items() if prop["advanced"]}
     plain = {wire: prop for wire, prop in here.items() if not prop["advanced"]}
-    _draw_parameters(body, group, plain, blamed)
+    _draw_parameters(body, context, group, plain, blamed)
     if advanced:
         header, inner = body.panel(f"TRELLIS_{stage}_advanced", default_closed=True)
         header.alert = not blamed.isdisjoint(advanced)
         header.label(text="Advanced")
         if inner:
-            _draw_parameters(inner, group, advanced, blamed)
+            _draw_parameters(inner, context, group, advanced, blamed)
 
 
-def _draw_parameters(layout: Any, group: Any, props: dict[str, Schema], blamed: set[str]) -> None:
+def _draw_parameters(
+    layout: Any, context: Any, group: Any, props: dict[str, Schema], blamed: set[str]
+) -> None:
     column = layout.column()
-    column.use_property_split, column.use_property_decorate = True, False
+    narrow = context.region.width < _NARROW * context.preferences.system.ui_scale
+    column.use_property_split, column.use_property_decorate = not narrow, False
     for wire, prop in props.items():
         row = column.row(align=True)
         row.alert = wire in blamed
@@ -157,10 +183,7 @@ def _draw_parameters(layout: Any, group: Any, props: dict[str, Schema], blamed: 
         row.active = prop["default"] is not None or group.is_property_set(prop["name"])
         row.prop(group, prop["name"])
         if properties.changed(group, prop):
-            reset = row.operator(
-                "trellis.reset_parameters", text="", icon="LOOP_BACK", emboss=False
-            )
-            reset.parameter = prop["name"]
+            _draw_reset(row).parameter = prop["name"]
         else:
             row.label(text="", icon="BLANK1")
 

@@ -25,11 +25,16 @@ from bpy.props import (
 
 from ..endpoints.schema import Schema, carry_over, describe_range, schemas
 from .callbacks import lock_seed, switch_endpoint
+from .text import tr
 
 MAX_INT = 2**31 - 1  # Blender's integers have 32 bits
 # Newer Blenders want to be told that a path may begin with "//"
 _HAVE_IT = "is_path_supports_blend_relative" in bpy.types.Property.bl_rna.properties
 _BLEND_RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if _HAVE_IT else set()
+# In the panel itself, in this order; all others are in their stage's section
+UP_FRONT = ("resolution",)
+# One for all endpoints, under the endpoint's common names
+_OF_THE_SCENE = ("seed", "number_results")
 UNSET = "UNSET"  # the choice of an enum that has no default
 
 
@@ -39,9 +44,12 @@ def slug(endpoint: str) -> str:
 
 
 def parameters_of(endpoint: str) -> Iterator[tuple[str, Schema]]:
-    """Documented name and schema of each parameter that has a property in the endpoint's group: all but the seed."""
+    """Documented name and schema of each parameter that has a property in the endpoint's group.
+
+    That is all but the seed and the number of results, which are one for all endpoints.
+    """
     for documented, prop in schemas()[endpoint]["properties"].items():
-        if prop["name"] != "seed":
+        if prop["name"] not in _OF_THE_SCENE:
             yield documented, prop
 
 
@@ -156,6 +164,16 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         name="Keep This Seed",
         description="Use this seed again; unlocked, each model gets a new one",
     )
+    variations: IntProperty(
+        name="Variations",
+        description="How many models to make, each with a seed of its own: this one and those that follow it. "
+        "They stand in a row; each is charged",
+        default=1,
+        min=1,
+        max=4,
+    )
+    preset: StringProperty(description="The preset that was applied last", options={"HIDDEN"})
+    preset_made: StringProperty(description="What it made of the parameters", options={"HIDDEN"})
     height: FloatProperty(
         name="Height",
         description="How tall the model stands in the scene; 0 keeps the size it was made in, about 1 m",
@@ -224,26 +242,46 @@ def chosen(settings: TRELLIS_PG_scene, endpoint: str) -> dict[str, Any]:
 
 
 def parameters(scene: bpy.types.Scene, endpoint: str | None = None) -> dict[str, Any]:
-    """What to ask the endpoint for (the chosen one where None): what was changed, and the seed."""
+    """What to ask the endpoint for (the chosen one where None): what was changed, the seed, and how many results."""
     settings = scene.trellis
     endpoint = endpoint or settings.endpoint
-    return {**chosen(settings, endpoint), seed_name(endpoint): settings.seed}
+    asked = {**chosen(settings, endpoint), documented_name(endpoint, "seed"): settings.seed}
+    several = documented_name(endpoint, "number_results")
+    return asked | ({several: settings.variations} if several else {})
 
 
-def seed_name(endpoint: str) -> str:
-    """The documented name of the endpoint's seed."""
-    properties = schemas()[endpoint]["properties"]
-    return next(documented for documented, prop in properties.items() if prop["name"] == "seed")
+def documented_name(endpoint: str, name: str) -> str:
+    """The endpoint's documented name of the parameter with this common name; "" where it has none."""
+    properties = schemas()[endpoint]["properties"].items()
+    return next((documented for documented, prop in properties if prop["name"] == name), "")
+
+
+def variations(settings: TRELLIS_PG_scene, endpoint: str) -> int:
+    """How many models to make; one where the active object's mesh gets a new texture."""
+    return 1 if schemas()[endpoint]["mesh"] else int(settings.variations)
+
+
+def assign(settings: TRELLIS_PG_scene, endpoint: str, values: dict[str, Any]) -> None:
+    """Set parameters of an endpoint, given by documented name."""
+    group, known = group_of(settings, endpoint), dict(parameters_of(endpoint))
+    for documented, value in values.items():
+        prop = known[documented]
+        setattr(group, prop["name"], str(value) if "enum" in prop or "const" in prop else value)
 
 
 def carry(settings: TRELLIS_PG_scene, source: str, target: str) -> list[str]:
     """Take what was changed for `source` over to `target`; a sentence for each value that had to give way."""
-    kept, notes = carry_over(chosen(settings, source), source, target)
-    group, properties = group_of(settings, target), schemas()[target]["properties"]
-    for documented, value in kept.items():
-        prop = properties[documented]
-        setattr(group, prop["name"], str(value) if "enum" in prop or "const" in prop else value)
-    return notes
+    kept, changes = carry_over(chosen(settings, source), source, target)
+    assign(settings, target, kept)
+    return [
+        tr("{stage} · {name}: {before} became {after}, the nearest it takes.").format(
+            stage=tr(change.prop["stage"].capitalize()),
+            name=tr(change.prop["title"]),
+            before=change.before,
+            after=change.after,
+        )
+        for change in changes
+    ]
 
 
 def draw_seed(settings: TRELLIS_PG_scene) -> None:

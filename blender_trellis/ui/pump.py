@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..generation.job import Event, Job
     from ..generation.journal import Spent
     from ..generation.runner import Runner
+    from ..generation.waits import Kind
     from .orders import Order
 
 INTERVAL = 0.1  # seconds between two ticks while something is on the way
@@ -97,9 +98,11 @@ class Pump:
         runner.submit(Request(order.endpoint, images, order.parameters, order.wish, mesh), job_id)
 
     def _count(self) -> None:
-        """In the clerk's thread: reads what was spent."""
-        spent = self._running().journal.spent()
-        self.inbox.put(partial(self._show_spent, spent))
+        """In the clerk's thread: reads what was spent, and how long models took."""
+        from ..generation.waits import learn
+
+        journal = self._running().journal
+        self.inbox.put(partial(self._show_spent, journal.spent(), learn(journal.timed())))
 
     def _try_key(self, service: str, config: Any) -> None:
         """In the clerk's thread: asks a service what it says of its key."""
@@ -184,7 +187,7 @@ class Pump:
     def submit(self, order: Order) -> str:
         """Start a job and return its id at once."""
         self.start()
-        job_id = _new_id()
+        job_id = order.id or _new_id()
         first = order.pictures[0]
         picture = str(first) if isinstance(first, Path) else ""
         self.board.add(jobs.JobView(job_id, order.title, order.endpoint, picture=picture))
@@ -201,7 +204,7 @@ class Pump:
         self.start()
         assert self._opened
         self._opened.result()
-        job_id = _new_id()
+        job_id = order.id or _new_id()
         try:
             self._clerk.submit(self._hand_over, order, job_id).result()
             return self._running().wait(job_id)
@@ -405,8 +408,8 @@ class Pump:
         else:
             self.board.set_importing(job.id, False)
 
-    def _show_spent(self, spent: list[Spent]) -> None:
-        self.board.spent, self.board.dirty = spent, True
+    def _show_spent(self, spent: list[Spent], waits: dict[Kind, float]) -> None:
+        self.board.spent, self.board.waits, self.board.dirty = spent, waits, True
 
     def _show_engines(self, not_installed: frozenset[str]) -> None:
         self.board.not_installed, self.board.dirty = not_installed, True

@@ -14,7 +14,7 @@ WIDTH = 300  # pixels of the sidebar
 
 @dataclass
 class Drawn:
-    """One thing in a panel: a "label", an "operator" by its id, a "prop" by its name, or "progress".
+    """One thing in a panel: a "label", an "operator" or a "menu" by its id, a "prop" by its name, or "progress".
 
     `alert` and `active` are those of where it stands, `given` the operator's properties, `panel` the section's id of a header.
     """
@@ -63,6 +63,9 @@ class Layout:
 
     def operator(self, name: str, text: str = "", **_: Any) -> SimpleNamespace:
         return self._draw("operator", name, text).given
+
+    def menu(self, name: str, text: str = "", **_: Any) -> None:
+        self._draw("menu", name, text)
 
     def progress(self, text: str = "", **_: Any) -> None:
         self._draw("progress", "", text)

@@ -10,7 +10,8 @@ import pytest
 import blender_trellis
 from blender_trellis import config as configuration
 from blender_trellis.generation.journal import Spent
-from blender_trellis.ui import operators, panels, preferences, properties, pump
+from blender_trellis.generation.waits import kind
+from blender_trellis.ui import money, operators, panels, preferences, properties, pump
 from services import fal_standin, runware_standin
 from ui.layouts import Layout, context, draw
 
@@ -39,13 +40,60 @@ def quiet(shown):
 def test_the_estimate_follows_the_settings_and_is_there_only_where_something_is_charged(settings):
     assert not [text for text in quiet(draw(panels.TRELLIS_PT_generate)) if "$" in text]
     settings.endpoint = FAL
-    assert "About $0.30 (estimate)" in quiet(draw(panels.TRELLIS_PT_generate))
+    assert "About $0.30" in quiet(draw(panels.TRELLIS_PT_generate))
     properties.group_of(settings, FAL).resolution = "1536"
-    assert "About $0.35 (estimate)" in quiet(draw(panels.TRELLIS_PT_generate))
+    assert "About $0.35" in quiet(draw(panels.TRELLIS_PT_generate))
     settings.endpoint = RUNWARE
-    properties.group_of(settings, RUNWARE).number_results = 4
+    settings.variations = 4
     told = " ".join(quiet(draw(panels.TRELLIS_PT_generate)))
-    assert "About $0.10, $0.08 to $0.22 (estimate)" in told
+    assert "About $0.10 ($0.08 to $0.22)" in told
+
+
+def test_price_wait_and_the_month_stand_in_one_line(extension, settings):
+    settings.endpoint = FAL
+    extension.board.spent = [
+        Spent("1999-12", "fal", 9.0, "USD", 30, False),
+        Spent(THIS_MONTH, "fal", 2.1, "USD", 7, True),
+        Spent(THIS_MONTH, "runware", 0.05, "USD", 2, False),
+    ]
+    extension.board.waits = {kind(FAL, {}): 48.0, kind(FAL, {"resolution": 1536}): 200.0}
+    assert quiet(draw(panels.TRELLIS_PT_generate)) == ["About $0.30 and 50 s · $2.15", "this month"]
+    properties.group_of(settings, FAL).resolution = "1536"
+    told = " ".join(quiet(draw(panels.TRELLIS_PT_generate)))
+    assert told == "About $0.35 and 3 min · $2.15 this month"
+    properties.group_of(settings, FAL).resolution = "512"  # never made yet: no time is invented
+    told = " ".join(quiet(draw(panels.TRELLIS_PT_generate)))
+    assert told == "About $0.25 · $2.15 this month"
+
+
+def test_where_nothing_is_charged_the_wait_stands_alone(extension, settings):
+    assert not quiet(draw(panels.TRELLIS_PT_generate))
+    extension.board.waits = {kind("local/draft", {}): 1.6}
+    extension.board.spent = [Spent(THIS_MONTH, "fal", 2.1, "USD", 7, True)]
+    assert quiet(draw(panels.TRELLIS_PT_generate)) == ["About 2 s"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (8.4, "8 s"), (48, "50 s"), (55, "1 min"), (200, "3 min"), (4800, "1 h 20 min")],
+)
+def test_waits_in_words(seconds, words):
+    assert money.duration(seconds) == words
+
+
+def test_the_wait_is_learned_from_jobs_and_is_there_again_at_the_next_start(
+    extension, settings, picture, until
+):
+    properties.group_of(settings, "local/draft").resolution = "512"
+    bpy.ops.trellis.generate(filepath=str(picture))
+    until(lambda: not extension.busy)
+    (line,) = quiet(draw(panels.TRELLIS_PT_generate))
+    assert line.startswith("About ") and line.endswith(" s")
+    blender_trellis.unregister()
+    blender_trellis.register()
+    until(lambda: bool(pump.get().board.waits))
+    bpy.context.scene.trellis.local_draft.resolution = "512"
+    assert quiet(draw(panels.TRELLIS_PT_generate)) == [line]
 
 
 @pytest.fixture
@@ -127,7 +175,7 @@ def test_drawing_reads_nothing_but_memory(extension, settings, monkeypatch, fal)
     settings.endpoint = FAL
     monkeypatch.setattr("builtins.open", None)
     monkeypatch.setattr("sqlite3.connect", None)
-    assert "About $0.30 (estimate)" in quiet(draw(panels.TRELLIS_PT_generate))
+    assert "About $0.30" in quiet(draw(panels.TRELLIS_PT_generate))
 
 
 # Keys

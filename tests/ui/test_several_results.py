@@ -20,7 +20,7 @@ def ask(picture):
     """Order two models, to stand at (1, 2, 3), from seed 40 on."""
     scene = bpy.context.scene
     scene.trellis.endpoint = ENDPOINT
-    scene.trellis.runware_trellis_2.number_results = 2
+    scene.trellis.variations = 2
     scene.trellis.seed, scene.trellis.seed_locked = 40, True
     scene.cursor.location = (1, 2, 3)
     return bpy.ops.trellis.generate(filepath=str(picture))

@@ -12,7 +12,7 @@ from blender_trellis.scene.recipe import read
 from blender_trellis.services.fal import FalService
 from blender_trellis.services.runware import RunwareService
 from blender_trellis.services.sidecar import SidecarService
-from blender_trellis.ui import operators, operators_jobs, panels, panels_jobs, properties, pump
+from blender_trellis.ui import operators, operators_jobs, panels, panels_jobs, pump
 from blender_trellis.ui.jobs import JobView
 from gate import Gate
 from services.standin import Reply
@@ -268,8 +268,7 @@ def test_a_nested_parameter_is_found_by_its_documented_name(extension, runware, 
 def test_of_several_models_those_that_were_made_arrive_and_the_failure_is_told(
     extension, runware, start, until
 ):
-    group = properties.group_of(bpy.context.scene.trellis, RUNWARE)
-    group.number_results = 2
+    bpy.context.scene.trellis.variations = 2
     runware.script.failed = {0: {"code": "providerError", "message": "Out of memory"}}
     view = start(RUNWARE)
     until(lambda: bool(models()) and not extension.busy)

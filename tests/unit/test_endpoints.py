@@ -549,20 +549,24 @@ def test_recorded_values_make_the_same_request_again() -> None:
 
 def test_switching_endpoint_carries_over_and_clamps_visibly() -> None:
     values = {"seed": 5, "ss_guidance_strength": 0, "texture_size": 4096, "decimation_target": 9000}
-    kept, notes = carry_over(values, "fal-ai/trellis-2", "runware/trellis-2")
+    kept, changes = carry_over(values, "fal-ai/trellis-2", "runware/trellis-2")
     assert kept == {
         "seed": 5,
         "settings.sparseStructure.guidanceStrength": 1,
         "settings.textureSize": 4096,
     }
-    assert notes == ["Guidance: 0 became 1, the nearest it takes."]
-    kept, notes = carry_over({"settings.textureSize": 3072}, "runware/trellis-2", "fal-ai/trellis")
+    assert [(each.prop["name"], each.before, each.after) for each in changes] == [
+        ("ss_guidance_strength", 0, 1)
+    ]
+    kept, changes = carry_over(
+        {"settings.textureSize": 3072}, "runware/trellis-2", "fal-ai/trellis"
+    )
     assert kept == {"texture_size": 2048}
-    assert len(notes) == 1
+    assert len(changes) == 1
     smoothing = {"uv_unwrap_smooth_strength": 1.6}
-    kept, notes = carry_over(smoothing, "fal-ai/trellis-2", "local/trellis-2")
+    kept, changes = carry_over(smoothing, "fal-ai/trellis-2", "local/trellis-2")
     assert kept == {"uv_unwrap_smooth_strength": 2}
-    assert notes == ["UV Smoothing: 1.6 became 2, the nearest it takes."]
+    assert [(each.before, each.after) for each in changes] == [(1.6, 2)]
 
 
 def test_schema_and_prices_need_no_third_party_module() -> None:
