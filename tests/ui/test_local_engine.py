@@ -9,7 +9,7 @@ import pytest
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.generation import glb
 from blender_trellis.install import hub, weights
-from blender_trellis.ui import operators, orders, panels, properties
+from blender_trellis.ui import operators, orders, panels, panels_images, properties
 from ui.layouts import draw
 
 GENERATE, RETEXTURE = "local/trellis-2", "local/trellis-2/retexture"
@@ -102,10 +102,10 @@ def test_every_parameter_is_in_the_panel(settings, endpoint):
 
 
 def test_pictures_have_names_only_where_their_order_says_what_they_show(settings):
-    roles = [panels._role(settings, index) for index in range(4)]
+    roles = [panels_images._role(settings, index) for index in range(4)]
     assert roles == ["Front", "Right", "Back", "Left"]
     settings.endpoint = GENERATE
-    assert [panels._role(settings, index) for index in (0, 7)] == ["View 1", "View 8"]
+    assert [panels_images._role(settings, index) for index in (0, 7)] == ["View 1", "View 8"]
 
 
 def test_what_is_set_in_the_panel_is_what_is_asked_for(settings, look, home, tmp_path):
