@@ -203,12 +203,21 @@ def _write(result: Result, number: int, output: Path) -> None:
 
 
 def import_result(
-    result: Result, *, height: float | None = None, location: Sequence[float] | None = None
+    result: Result,
+    *,
+    height: float | None = None,
+    location: Sequence[float] | None = None,
+    lods: Sequence[float] = (),
+    asset: bool | Sequence[str] = False,
 ) -> list[bpy.types.Object]:
     """Put a result's models into the present scene: standing on `location`, by default the 3D cursor, `height` metres tall.
     Several stand in a row along X.
 
+    `lods` are shares of the faces, as (0.5, 0.1): each model gets a coarser copy for each, in a collection that is switched
+    off. `asset` marks the models as assets: True, or their tags.
+
     Raises:
+        errors.ParameterError: a height or a share is none.
         errors.ResultError: Blender cannot read the file; the scene is as it was.
     """
     from .scene.append import beside
@@ -222,6 +231,8 @@ def import_result(
             name=result.title,
             height=height,
             location=location,
+            lods=lods,
+            asset=(() if asset is True else asset) if asset is not False else None,
         )
         location = beside(made)[:]
         objects += made

@@ -14,6 +14,7 @@ from bpy.types import ID, Collection, Object, Scene, ViewLayer
 from mathutils import Vector
 
 from .. import errors
+from .lods import switch_off
 
 _GAP = 1.2  # from one model's middle to the next one's, in widths of the first
 
@@ -31,13 +32,16 @@ def append(
     Stands at `location` (scene units; the 3D cursor where None). In object mode it becomes the selection of `view_layer`
     (the current one, or the scene's first); in any other mode, or without `select`, mode, selection and active object stay the
     user's.
-    Returns the objects, the one that carries the recipe first. Raises ResultError, and then the file is as it was.
+    Returns the objects, the one that carries the recipe first, without LODs, which are not shown.
+    Raises ResultError, and then the file is as it was.
     """
     newest = _newest_id()
     try:
         collection = _load(blend)
         objects = sorted(collection.objects, key=lambda obj: obj.parent is not None)
         scene.collection.children.link(collection)
+        for each in scene.view_layers:
+            switch_off(each.layer_collection, collection)
         objects[0].location = Vector(scene.cursor.location if location is None else location)
         _select(objects, _layer(scene, view_layer), select)
     except Exception:
@@ -57,12 +61,15 @@ def beside(objects: list[Object]) -> Vector:
 def _load(blend: Path) -> Collection:
     try:
         with bpy.data.libraries.load(str(blend), link=False) as (source, target):
-            target.collections = source.collections[:1]
+            target.collections = list(source.collections)
     except OSError as error:
         raise errors.ResultError(f"The prepared model cannot be read: {error}") from error
-    if not target.collections or not target.collections[0] or not target.collections[0].objects:
+    loaded = [each for each in target.collections if each]
+    within = {inner for each in loaded for inner in each.children}
+    model = next((each for each in loaded if each not in within), None)
+    if model is None or not model.objects:
         raise errors.ResultError("The prepared file holds no model. Import the result again.")
-    return target.collections[0]
+    return model
 
 
 def _layer(scene: Scene, view_layer: ViewLayer | None) -> ViewLayer:

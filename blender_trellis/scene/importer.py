@@ -15,6 +15,7 @@ from bpy.types import Object, Scene
 
 from .. import errors
 from .append import append
+from .assets import library_of
 from .recipe import Recipe
 from .worker import ImportWorker
 
@@ -27,8 +28,11 @@ def import_blocking(
     height: float | None = None,
     scene: Scene | None = None,
     location: Sequence[float] | None = None,
+    lods: Sequence[float] = (),
+    asset: Sequence[str] | None = None,
 ) -> list[Object]:
-    """Import `glb` into `scene` (the current one where None) as `append` does; `height` in metres.
+    """Import `glb` into `scene` (the current one where None) as `append` does; `height` in metres, `lods` and `asset` as
+    `ImportWorker.request` takes them.
 
     Also in the bpy module and in background mode a second process imports: nothing of the caller's file takes part until
     the model is ready, so there is nothing to restore. Raises ResultError.
@@ -41,6 +45,9 @@ def import_blocking(
             name=name,
             height=height,
             metres_per_unit=scene.unit_settings.scale_length,
+            lods=lods,
+            asset=asset,
+            library=library_of(bpy.data.filepath),
         )
         return append(worker.wait().blend, scene=scene, location=location)
 

@@ -80,17 +80,28 @@ class ImportWorker:
         metres_per_unit: float = 1.0,
         blend: Path | None = None,
         preview: tuple[Path, int] | None = None,
+        lods: Sequence[float] = (),
+        asset: Sequence[str] | None = None,
+        library: Path | None = None,
     ) -> None:
         """Ask for `glb` as a model called `name`, `height` metres tall (as generated where None).
 
         `metres_per_unit` is the target scene's unit scale. `blend` is where the file is to lie, by default in a folder
-        that `close` removes. `preview` asks for a PNG of that many pixels a side. Once per worker.
-        Raises ParameterError for a height that is none.
+        that `close` removes. `preview` asks for a PNG of that many pixels a side. `lods` asks for a coarser copy for each
+        share of the faces, between 0 and 1. `asset` marks the model as one, with these tags; `library` is the folder of the
+        asset library that the target file lies in, if it does. Once per worker.
+        Raises ParameterError for a height or a share that is none.
         """
         if height is not None and not 0 < height < math.inf:
             raise errors.ParameterError(
                 f"The height must be more than 0 m, not {height:g} m.", parameter="height"
             )
+        for ratio in lods:
+            if not 0 < ratio < 1:
+                raise errors.ParameterError(
+                    f"A LOD's share of the faces must be between 0 and 1, not {ratio:g}.",
+                    parameter="lods",
+                )
         blend = Path(blend or self._folder / "model.blend").absolute()
         # not made from the name of the .blend, which may be as long as a name can be
         self._part = blend.with_name(f"trellis-{self._process.pid}.part")
@@ -105,6 +116,9 @@ class ImportWorker:
                 "height": height,
                 "metres_per_unit": metres_per_unit,
                 "preview": [str(preview[0].absolute()), preview[1]] if preview else None,
+                "lods": sorted(lods, reverse=True),
+                "asset": None if asset is None else list(asset),
+                "library": library and str(library),
             }
         )
         assert self._process.stdin is not None

@@ -22,6 +22,7 @@ from typing import Any
 import bpy
 
 PACKAGE = "trellis_import_worker"
+ASSET_PICTURE = 256  # pixels a side, as Blender makes them itself
 
 
 def load_package() -> None:
@@ -57,8 +58,8 @@ def end_with_parent(folder: Path, part: Path | None) -> None:
     os._exit(0)
 
 
-def write(request: dict[str, Any]) -> dict[str, Any]:
-    """Carry out `request` and describe the result."""
+def write(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Carry out `request` and describe the result; `folder` is for what nobody is to keep."""
     prepare = module("scene.prepare")
     recipe = module("scene.recipe").Recipe.from_json(request["recipe"])
     model = prepare.prepare(
@@ -68,9 +69,16 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
         height=request["height"],
         metres_per_unit=request["metres_per_unit"],
     )
-    if request["preview"]:
-        path, size = request["preview"]
-        module("scene.preview").render(model, Path(path), size)
+    root = next(obj for obj in model.objects if obj.parent is None)
+    asset = request["asset"]
+    picture, size = request["preview"] or (folder / "asset.png", ASSET_PICTURE)
+    if request["preview"] or asset is not None:
+        module("scene.preview").render(model, Path(picture), size)
+    if request["lods"]:
+        module("scene.lods").add(model, root, request["lods"])
+    if asset is not None:
+        library = request["library"] and Path(request["library"])
+        module("scene.assets").mark(model, root, asset, Path(picture), library)
     prepare.save(Path(request["blend"]), Path(request["part"]))
     meshes = [obj.data for obj in model.objects if obj.type == "MESH"]
     return {
@@ -88,7 +96,7 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     load_package()
     errors = module("errors")
-    for name in ("scene.prepare", "scene.preview"):
+    for name in ("scene.prepare", "scene.preview", "scene.lods", "scene.assets"):
         module(name)
     bpy.ops.wm.read_factory_settings(use_empty=True)
     if hasattr(os, "nice"):
@@ -102,7 +110,7 @@ def main() -> None:
         threading.Event().wait()
         return
     try:
-        reply = write(request)
+        reply = write(request, folder)
     except errors.TrellisError as error:
         reply = {"error": error.kind, "message": error.message}
     except Exception as error:  # noqa: BLE001 a hostile file may raise anything anywhere in the importer
