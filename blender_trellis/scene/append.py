@@ -46,6 +46,8 @@ def append(
         _select(objects, _layer(scene, view_layer), select)
     except Exception:
         bpy.data.batch_remove({item for item in _all_ids() if item.session_uid > newest})
+        for layer in scene.view_layers:
+            layer.update()  # 5.2 would list removed objects as None until something else makes it look
         raise
     # Blender keeps an entry for the file that the model came from, which is about to be deleted
     bpy.data.batch_remove([item for item in bpy.data.libraries if item.session_uid > newest])
@@ -55,7 +57,8 @@ def append(
 def beside(objects: list[Object]) -> Vector:
     """Where the next one of several models stands: to the right of this one, just appended, with a gap; scene units."""
     sides = [corner[0] for obj in objects if obj.type == "MESH" for corner in obj.bound_box]
-    return Vector(objects[0].location) + Vector(((max(sides) - min(sides)) * _GAP, 0, 0))
+    width = (max(sides) - min(sides)) * objects[0].scale.x
+    return Vector(objects[0].location) + Vector((width * _GAP, 0, 0))
 
 
 def _load(blend: Path) -> Collection:

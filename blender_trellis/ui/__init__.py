@@ -11,7 +11,7 @@ arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
 money.py            estimates, waits and what was spent, in words
 presets.py          presets of parameters: those that come along, and the user's own
-places.py           what lies under the mouse
+places.py           what lies under the mouse        placeholders.py   empties where models will stand
 operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
 """
 
@@ -37,6 +37,7 @@ def _classes() -> list[Any]:
         operators_images,
         operators_install,
         operators_jobs,
+        operators_scene,
         operators_services,
         panels,
         panels_images,
@@ -53,6 +54,7 @@ def _classes() -> list[Any]:
         *operators_drop.CLASSES,
         *operators.CLASSES,
         *operators_jobs.CLASSES,
+        *operators_scene.CLASSES,
         *operators_services.CLASSES,
         *operators_install.CLASSES,
         *panels_images.CLASSES,
@@ -66,11 +68,12 @@ def register() -> None:
     """Everything that Blender is to know of."""
     import bpy
 
-    from . import properties, pump
+    from . import placeholders, properties, pump
 
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.register()
+    placeholders.register()
     pump.register()
     _commands.append(bpy.utils.register_cli_command("trellis", _command))
 
@@ -79,12 +82,13 @@ def unregister() -> None:
     """The same backwards; nothing stays behind."""
     import bpy
 
-    from . import installs, properties, pump
+    from . import installs, placeholders, properties, pump
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
     installs.unregister()
     pump.unregister()
+    placeholders.unregister()
     properties.unregister()
     for cls in reversed(_classes()):
         bpy.utils.unregister_class(cls)

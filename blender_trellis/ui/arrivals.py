@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..errors import TrellisError
+from . import placeholders
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -36,7 +37,10 @@ _meant: dict[
 
 
 def wish_of(scene: bpy.types.Scene) -> dict[str, Any]:
-    """What is wanted with a result: to stand in `scene`, at the 3D cursor, `height` metres tall (None: as made)."""
+    """What is wanted with a result: to stand in `scene`, at the 3D cursor, `height` metres tall (None: as made).
+
+    `lods` are shares of its faces, for a coarser copy each; `asset` are its tags, None where it is to be none.
+    """
     settings = scene.trellis
     if not settings.id:
         settings.id = str(uuid.uuid4())
@@ -46,6 +50,28 @@ def wish_of(scene: bpy.types.Scene) -> dict[str, Any]:
         "scene": settings.id,
         "location": scene.cursor.location[:],
         "height": height or None,
+        "lods": [
+            round(getattr(settings, f"lod_{level}") / 100, 4)
+            for level in range(1, settings.lods + 1)
+        ],
+        "asset": _words(settings.asset_tags) if settings.asset else None,
+    }
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def manner_of(wish: dict[str, Any], scene: bpy.types.Scene) -> dict[str, Any]:
+    """How an import worker is to make the model that is wished for in `scene`."""
+    from ..scene.assets import library_of
+
+    return {
+        "height": wish.get("height"),
+        "metres_per_unit": scene.unit_settings.scale_length,
+        "lods": wish.get("lods", ()),
+        "asset": wish.get("asset"),
+        "library": library_of(bpy.data.filepath),
     }
 
 
@@ -54,7 +80,7 @@ def wish_for(obj: bpy.types.Object, scene: bpy.types.Scene, sent: Sent) -> dict[
     wanted = str(uuid.uuid4())
     _meant[wanted] = (scene.session_uid, obj.session_uid)
     known = {"id": wanted, "name": obj.name, "sent": sent}
-    return wish_of(scene) | {"object": known, "height": None}
+    return wish_of(scene) | {"object": known, "height": None, "lods": [], "asset": None}
 
 
 def find_scene(wish: dict[str, Any]) -> bpy.types.Scene | None:
@@ -193,7 +219,8 @@ class Arrivals:
         now.since = now.since or time.monotonic()
         if not undisturbed(time.monotonic() - now.since):
             return None
-        now.location = place(prepared, scene, now.wish, now.location)
+        first = now.number == 0
+        now.location = place(prepared, scene, now.wish, now.location, now.job.id if first else None)
         return True
 
     def _ask(self, now: _Arrival, scene: bpy.types.Scene) -> Future[None]:
@@ -207,8 +234,7 @@ class Arrivals:
                 Path(now.job.files[now.number]),
                 recipe_of(result_of(now.job), now.number),
                 name=now.job.title,
-                height=now.wish.get("height"),
-                metres_per_unit=scene.unit_settings.scale_length,
+                **manner_of(now.wish, scene),
             )
         )
 
@@ -257,10 +283,12 @@ def place(
     scene: bpy.types.Scene,
     wish: dict[str, Any],
     location: Sequence[float],
+    job_id: str | None = None,
 ) -> Sequence[float]:
     """Bring a model into `scene` as one undo step: as the mesh of the object that it was wished for, or else at `location`, or
     beside those of its row that stand there.
 
+    It takes the place of the placeholder of job `job_id`, where there is one, and its rotation and scale.
     Returns where a further one stands.
     """
     from ..scene.append import append, beside
@@ -276,9 +304,14 @@ def place(
         view_layer=layer,
         select=target is None,
     )
+    stood = job_id and placeholders.of(scene, [job_id])
+    if stood:
+        objects[0].matrix_basis = stood
     further = beside(objects)[:]
     if target:
         put_back(objects, target, wish["object"]["sent"])
+    if job_id:
+        placeholders.remove(scene, job_id)
     push_undo()
     return further
 

@@ -76,7 +76,7 @@ class TRELLIS_OT_generate(_Order, bpy.types.Operator):
         "Make a 3D model of the images. Blender stays usable meanwhile; the model appears at the place "
         "that the 3D cursor has now"
     )
-    bl_options = {"REGISTER"}
+    bl_options = {"REGISTER", "UNDO"}
 
     endpoint: StringProperty(
         name="Endpoint",
@@ -127,7 +127,7 @@ def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
     """Put a job's models where the wish says, as `Arrivals` does, and wait for it."""
     from ..api import recipe_of, result_of
     from ..scene.worker import ImportWorker
-    from .arrivals import place
+    from .arrivals import manner_of, place
 
     location = wish["location"]
     for number, path in enumerate(job.files):
@@ -136,8 +136,7 @@ def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
                 Path(path),
                 recipe_of(result_of(job), number),
                 name=job.title,
-                height=wish["height"],
-                metres_per_unit=scene.unit_settings.scale_length,
+                **manner_of(wish, scene),
             )
             location = place(worker.wait(), scene, wish, location)
     pump.get().fulfil(job.id)

@@ -6,11 +6,24 @@ A draw function reads properties and the pump's board, and nothing that is slowe
 
 from typing import Any
 
+from ..endpoints.schema import schemas
+
 
 def draw_section(layout: Any, settings: Any) -> None:
-    """The section, closed by default."""
+    """The section, closed by default; not there for an endpoint whose model becomes the mesh of an object."""
+    if schemas()[settings.endpoint]["mesh"]:
+        return
     header, body = layout.panel("TRELLIS_scene", default_closed=True)
     header.label(text="In the Scene")
-    if body:
-        body.use_property_split, body.use_property_decorate = True, False
-        body.prop(settings, "height")
+    if not body:
+        return
+    column = body.column()
+    column.use_property_split, column.use_property_decorate = True, False
+    column.operator("trellis.place", text="Place…", icon="EYEDROPPER")
+    column.prop(settings, "height")
+    column.prop(settings, "lods")
+    for level in range(1, settings.lods + 1):
+        column.prop(settings, f"lod_{level}")
+    column.prop(settings, "asset")
+    if settings.asset:
+        column.prop(settings, "asset_tags")

@@ -116,6 +116,14 @@ class TRELLIS_PG_image(bpy.types.PropertyGroup):
     )
 
 
+class TRELLIS_PG_placeholder(bpy.types.PropertyGroup):
+    """An empty that stands where a job's model will be, and the name it was given last."""
+
+    job_id: StringProperty()
+    object: PointerProperty(type=bpy.types.Object)
+    shown: StringProperty()
+
+
 def _endpoint_items() -> list[tuple[str, str, str, int]]:
     return [
         (endpoint, schema["title"], schema["description"], _number(endpoint))
@@ -183,6 +191,22 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         precision=2,
         step=10,
     )
+    lods: IntProperty(
+        name="LODs",
+        description="How many coarser copies each model gets, for a game engine or for the distance. They are in a collection of "
+        "their own that is switched off",
+        min=0,
+        max=4,
+    )
+    asset: BoolProperty(
+        name="Mark as Asset",
+        description="Show each model in the Asset Browser, with its picture. In a file of an asset library it is put into the "
+        "catalogue Trellis",
+    )
+    asset_tags: StringProperty(
+        name="Tags", description="Words to find the asset by, separated by commas"
+    )
+    placeholders: CollectionProperty(type=TRELLIS_PG_placeholder, options={"HIDDEN"})
 
     def use_files(self, paths: Sequence[str], *, replace: bool = True) -> None:
         """Take picture files as the views, in place of those that are there or after them, and show the first of them."""
@@ -194,11 +218,27 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         self.active = len(self.images) - len(paths)
 
 
+# A vector of percentages Blender does not know
+TRELLIS_PG_scene.__annotations__.update(
+    {
+        f"lod_{level}": FloatProperty(
+            name=f"LOD {level}",
+            description="How many of the model's faces this copy keeps",
+            default=share,
+            min=0.1,
+            max=99,
+            precision=0,
+            step=500,
+            subtype="PERCENTAGE",
+        )
+        for level, share in enumerate((50, 25, 10, 5), 1)
+    }
+)
 TRELLIS_PG_scene.__annotations__.update(
     {slug(endpoint): PointerProperty(type=group) for endpoint, group in GROUPS.items()}
 )
 
-CLASSES = (TRELLIS_PG_image, *GROUPS.values(), TRELLIS_PG_scene)
+CLASSES = (TRELLIS_PG_image, TRELLIS_PG_placeholder, *GROUPS.values(), TRELLIS_PG_scene)
 
 
 def group_of(settings: TRELLIS_PG_scene, endpoint: str) -> bpy.types.PropertyGroup:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..errors import InputError, TrellisError
-from . import jobs, preferences
+from . import jobs, placeholders, preferences
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -191,6 +191,7 @@ class Pump:
         first = order.pictures[0]
         picture = str(first) if isinstance(first, Path) else ""
         self.board.add(jobs.JobView(job_id, order.title, order.endpoint, picture=picture))
+        placeholders.put(job_id, order.title, order.wish)
         self.later(partial(self._hand_over, order, job_id), job_id)
         self._arrivals.expect()
         return job_id
@@ -339,7 +340,13 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether ticks are needed."""
-        return bool(self._pending) or self._arrivals.busy or self.previews.wanted or self.at_work
+        wanted = self.previews.wanted or placeholders.outdated()
+        return bool(self._pending) or self._arrivals.busy or wanted or self.at_work
+
+    @property
+    def _knows_all(self) -> bool:
+        """Whether the board shows every job that is at work: the journal was read, or there is none."""
+        return self._looked and (self._opened is None or self.runner is not None)
 
     def step(self) -> None:
         """Take what happened, for as long as the budget lasts."""
@@ -355,6 +362,8 @@ class Pump:
             self.board.dirty = True
         if not self.at_work:
             self._arrivals.relax()
+        if (self.board.dirty or placeholders.outdated()) and self._knows_all:
+            placeholders.refresh(self.board.views)
         if self.board.dirty:
             self.board.dirty = False
             redraw()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Empties that stand where models will be, while their jobs are at work: as tall as the model is wished, called after it and
+after how far it is. Whoever moves, turns or scales one gets the model so.
+
+Each scene knows its own (`scene.trellis.placeholders`), so they survive undo and another file. What is no longer at work is
+swept: when a job ends, and after an undo or a file that was opened brought an old one back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from bpy.app.handlers import persistent
+from mathutils import Matrix
+
+if TYPE_CHECKING:
+    from .jobs import JobView
+
+_NAME = 40  # characters of a title that fit an object's name together with the rest
+_STEP = 5  # per cent from one name to the next: each makes the viewport draw again
+
+_outdated = False
+
+
+def outdated() -> bool:
+    """Whether the file may hold some of jobs that are not at work."""
+    return _outdated
+
+
+def put(job_id: str, title: str, wish: dict[str, Any]) -> None:
+    """Have one stand where the wish says, unless it is the mesh of an object that is wished for, or a place further on in a row.
+
+    Selection and active object stay the user's.
+    """
+    from .arrivals import find_scene
+
+    scene = find_scene(wish)
+    if scene is None or wish.get("object") or wish.get("row", [job_id])[0] != job_id:
+        return
+    obj = bpy.data.objects.new(title[:_NAME], None)
+    obj.empty_display_type = "SINGLE_ARROW"
+    # a model that is not scaled is about 1 m tall
+    obj.empty_display_size = (wish.get("height") or 1.0) / scene.unit_settings.scale_length
+    obj.show_name = True
+    obj.location = wish["location"]
+    scene.collection.objects.link(obj)
+    item = scene.trellis.placeholders.add()
+    item.job_id, item.object, item.shown = job_id, obj, obj.name
+
+
+def of(scene: bpy.types.Scene, job_ids: Sequence[str]) -> Matrix | None:
+    """Where the placeholder of one of the jobs stands; None where it has none any more."""
+    for item in scene.trellis.placeholders:
+        obj = item.object
+        if item.job_id in job_ids and obj and obj.users_collection:
+            # of a scene that is not looked at `matrix_world` is out of date
+            return (obj.matrix_world if obj.parent else obj.matrix_basis).copy()
+    return None
+
+
+def remove(scene: bpy.types.Scene, job_id: str) -> None:
+    """Take a job's placeholder away, if it has one."""
+    found = scene.trellis.placeholders
+    for index in reversed(range(len(found))):
+        if found[index].job_id == job_id:
+            if found[index].object:
+                bpy.data.objects.remove(found[index].object)
+            found.remove(index)
+
+
+def refresh(views: Mapping[str, JobView]) -> None:
+    """Say at each how far its job is, and sweep those whose jobs are not at work, once that disturbs no gesture."""
+    global _outdated  # noqa: PLW0603  handlers have no other way to say it
+    from .arrivals import PATIENCE, undisturbed
+
+    _outdated = False
+    for scene in bpy.data.scenes:
+        if scene.library:
+            continue
+        for item in list(scene.trellis.placeholders):
+            view, job_id = views.get(item.job_id), item.job_id
+            if view and view.at_work and item.object and item.object.users_collection:
+                _name(item, view)
+            elif undisturbed(PATIENCE):
+                remove(scene, job_id)
+            else:
+                _outdated = True
+
+
+def _name(item: Any, view: JobView) -> None:
+    name = view.title[:_NAME]
+    if view.fraction is not None:
+        name += f" · {int(view.fraction * 100) // _STEP * _STEP}%"
+    if item.shown != name:
+        item.shown = item.object.name = name
+
+
+@persistent  # type: ignore[untyped-decorator]
+def _changed(*_: Any) -> None:
+    """Another file, or another state of this one."""
+    global _outdated  # noqa: PLW0603
+    from . import pump
+
+    _outdated = True
+    pump.wake()
+
+
+def _handlers() -> tuple[list[Any], ...]:
+    every = bpy.app.handlers
+    return every.load_post, every.undo_post, every.redo_post
+
+
+def register() -> None:
+    for handlers in _handlers():
+        handlers.append(_changed)
+
+
+def unregister() -> None:
+    for handlers in _handlers():
+        handlers.remove(_changed)
