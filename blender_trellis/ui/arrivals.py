@@ -288,7 +288,7 @@ def place(
     """Bring a model into `scene` as one undo step: as the mesh of the object that it was wished for, or else at `location`, or
     beside those of its row that stand there.
 
-    It takes the place of the placeholder of job `job_id`, where there is one, and its rotation and scale.
+    It takes the place of the placeholder of job `job_id`, or of its row, where there is one, and its rotation and scale.
     Returns where a further one stands.
     """
     from ..scene.append import append, beside
@@ -297,21 +297,21 @@ def place(
     windows = bpy.context.window_manager.windows
     layer = next((each.view_layer for each in windows if each.scene == scene), None)
     target = find_object(wish, scene)
+    neighbour = _in_row(scene, wish)
     objects = append(
         prepared.blend,
         scene=scene,
-        location=_in_row(scene, wish) or location,
+        location=neighbour or location,
         view_layer=layer,
         select=target is None,
     )
-    stood = job_id and placeholders.of(scene, [job_id])
-    if stood:
-        objects[0].matrix_basis = stood
+    if job_id:
+        stood = placeholders.take(scene, {job_id, *wish.get("row", ())})
+        if stood and not neighbour:
+            objects[0].matrix_basis = stood
     further = beside(objects)[:]
     if target:
         put_back(objects, target, wish["object"]["sent"])
-    if job_id:
-        placeholders.remove(scene, job_id)
     push_undo()
     return further
 

@@ -62,15 +62,17 @@ class TRELLIS_OT_drop_images(bpy.types.Operator):
 
 class TRELLIS_OT_clear_drop(bpy.types.Operator):
     bl_idname = "trellis.clear_drop"
-    bl_label = "Forget Drop Point"
-    bl_description = "Put the next model at the 3D cursor, not where the image was dropped"
+    bl_label = "Forget Chosen Place"
+    bl_description = (
+        "Put the next model at the 3D cursor, not where an image was dropped or a place was chosen"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.scene.trellis.drop_set:
             return True
-        cls.poll_message_set("Drop an image on the viewport first")
+        cls.poll_message_set("Drop an image on the viewport, or choose a place, first")
         return False
 
     def execute(self, context: bpy.types.Context) -> set[str]:

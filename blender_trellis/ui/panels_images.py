@@ -74,7 +74,7 @@ def draw(layout: Any, context: Any, settings: Any) -> None:
     icons.operator("trellis.remove_image", text="", icon="X")
     if settings.drop_set:
         line = layout.row()
-        line.label(text="Stands where it was dropped", icon="PIVOT_CURSOR")
+        line.label(text="Stands at a chosen place", icon="PIVOT_CURSOR")
         line.operator("trellis.clear_drop", text="", icon="X", emboss=False)
     if len(settings.images) == 1:
         layout.label(text=properties.label_of(item), translate=False)

@@ -8,7 +8,7 @@ swept: when a job ends, and after an undo or a file that was opened brought an o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -50,24 +50,20 @@ def put(job_id: str, title: str, wish: dict[str, Any]) -> None:
     item.job_id, item.object, item.shown = job_id, obj, obj.name
 
 
-def of(scene: bpy.types.Scene, job_ids: Sequence[str]) -> Matrix | None:
-    """Where the placeholder of one of the jobs stands; None where it has none any more."""
-    for item in scene.trellis.placeholders:
-        obj = item.object
-        if item.job_id in job_ids and obj and obj.users_collection:
-            # of a scene that is not looked at `matrix_world` is out of date
-            return (obj.matrix_world if obj.parent else obj.matrix_basis).copy()
-    return None
-
-
-def remove(scene: bpy.types.Scene, job_id: str) -> None:
-    """Take a job's placeholder away, if it has one."""
-    found = scene.trellis.placeholders
+def take(scene: bpy.types.Scene, job_ids: Set[str]) -> Matrix | None:
+    """Take the placeholders of the jobs away; returns where one stood, None where they had none any more."""
+    found, stood = scene.trellis.placeholders, None
     for index in reversed(range(len(found))):
-        if found[index].job_id == job_id:
-            if found[index].object:
-                bpy.data.objects.remove(found[index].object)
-            found.remove(index)
+        if found[index].job_id not in job_ids:
+            continue
+        obj = found[index].object
+        if obj:
+            if obj.users_collection:
+                # of a scene that is not looked at `matrix_world` is out of date
+                stood = (obj.matrix_world if obj.parent else obj.matrix_basis).copy()
+            bpy.data.objects.remove(obj)
+        found.remove(index)
+    return stood
 
 
 def refresh(views: Mapping[str, JobView]) -> None:
@@ -79,14 +75,17 @@ def refresh(views: Mapping[str, JobView]) -> None:
     for scene in bpy.data.scenes:
         if scene.library:
             continue
-        for item in list(scene.trellis.placeholders):
-            view, job_id = views.get(item.job_id), item.job_id
+        over = set()
+        for item in scene.trellis.placeholders:
+            view = views.get(item.job_id)
             if view and view.at_work and item.object and item.object.users_collection:
                 _name(item, view)
-            elif undisturbed(PATIENCE):
-                remove(scene, job_id)
             else:
-                _outdated = True
+                over.add(item.job_id)
+        if over and undisturbed(PATIENCE):
+            take(scene, over)
+        elif over:
+            _outdated = True
 
 
 def _name(item: Any, view: JobView) -> None:

@@ -52,7 +52,7 @@ def test_a_drop_point_is_shown_and_can_be_forgotten(extension, picture):
     assert bpy.ops.trellis.clear_drop() == {"FINISHED"}
     assert orders.order_of(bpy.context.scene).wish["location"] == (0, 0, 0)
     assert "trellis.clear_drop" not in layouts.draw(TRELLIS_PT_generate).names()
-    with pytest.raises(RuntimeError, match="Drop an image on the viewport first"):
+    with pytest.raises(RuntimeError, match="Drop an image on the viewport, or choose a place"):
         bpy.ops.trellis.clear_drop()
 
 
