@@ -87,6 +87,8 @@ class Endpoint(BaseModel):
     fixed: ClassVar[dict[str, Any]] = {}  # what every body begins with
     # What may be given in place of a picture's file, and goes out as it is: "url", "uuid"
     references: ClassVar[frozenset[str]] = frozenset()
+    # Common names of parameters of which at least one must be given
+    one_of: ClassVar[tuple[str, ...]] = ()
     unconfirmed: ClassVar[bool] = False  # no documentation of the service itself names it
 
     @classmethod

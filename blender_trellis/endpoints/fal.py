@@ -48,9 +48,9 @@ class _Fal(Endpoint):
     start_timeout: float = parameter(
         None,
         stage="delivery",
-        label="Start Timeout",
+        label="Timeout",
         help="How long fal may take until it starts to compute, waiting in the queue included; computing itself is not "
-        "limited. Unset waits without end",
+        "limited. A higher value waits longer, unset without end",
         unit="seconds",
         header="X-Fal-Request-Timeout",
         source=_HEADERS,
@@ -60,8 +60,8 @@ class _Fal(Endpoint):
     expiration_duration_seconds: int = parameter(
         None,
         stage="delivery",
-        label="File Lifetime",
-        help="How long fal keeps the produced file; unset leaves it to the account's setting",
+        label="Lifetime",
+        help="How long fal keeps the produced file; higher keeps it longer, unset leaves it to the account's setting",
         unit="seconds",
         header=_LIFETIME,
         source=_HEADERS,
@@ -102,6 +102,7 @@ class FalTrellis2Lora(StageSampling, _Fal):
     id = "fal-ai/trellis-2-lora"
     title = "TRELLIS.2 with LoRA · fal"
     source = "https://fal.ai/models/fal-ai/trellis-2-lora"
+    one_of = ("sparse_structure_lora_url", "geometry_lora_url", "texture_lora_url")
 
     resolution: Literal[512, 1024] = resolution("512 or 1024, as the LoRA was trained", 512)
     texture_size: Literal[1024, 2048, 4096] = texture_size(2048)
@@ -109,32 +110,30 @@ class FalTrellis2Lora(StageSampling, _Fal):
     sparse_structure_lora_url: str = parameter(
         None,
         stage="structure",
-        label="Structure LoRA",
+        label="LoRA",
         help="URL of a LoRA for the structure stage; at least one of the three LoRAs is needed",
         pattern=HTTP_URL,
     )
     geometry_lora_url: str = parameter(
         None,
         stage="shape",
-        label="Geometry LoRA",
+        label="LoRA",
         help="URL of a LoRA for the shape stage; at least one of the three LoRAs is needed",
         pattern=HTTP_URL,
     )
     texture_lora_url: str = parameter(
         None,
         stage="texture",
-        label="Texture LoRA",
+        label="LoRA",
         help="URL of a LoRA for the texture stage; at least one of the three LoRAs is needed",
         pattern=HTTP_URL,
     )
 
     @model_validator(mode="after")
     def _one_adapter(self) -> Self:
-        if not (self.sparse_structure_lora_url or self.geometry_lora_url or self.texture_lora_url):
-            raise ValueError(
-                "fal-ai/trellis-2-lora needs at least one of sparse_structure_lora_url, "
-                "geometry_lora_url and texture_lora_url."
-            )
+        if not any(getattr(self, name) for name in self.one_of):
+            *first, last = self.one_of
+            raise ValueError(f"{self.id} needs at least one of {', '.join(first)} and {last}.")
         return self
 
 

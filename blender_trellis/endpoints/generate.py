@@ -9,6 +9,7 @@ from typing import Any
 
 from . import models
 from .base import STAGES, Endpoint
+from .presets import offered, values_of
 from .prices import CURRENCY, PRICES, Price
 from .schema import FILE, describe_range
 
@@ -38,6 +39,7 @@ def schema(model: type[Endpoint]) -> dict[str, Any]:
         },
         "mesh": bool(model.mesh_key),
         "references": sorted(model.references),
+        "one_of": list(model.one_of),
         "unconfirmed": model.unconfirmed,
         "type": "object",
         "additionalProperties": False,
@@ -105,11 +107,30 @@ def _price_table(endpoints: list[str]) -> list[str]:
     ]
 
 
+def _preset_table(endpoints: list[str]) -> list[str]:
+    rows = []
+    for endpoint in endpoints:
+        for name, preset in offered(endpoint).items():
+            sets = [f"`{each}` {json.dumps(to)}" for each, to in values_of(name, endpoint).items()]
+            rows.append(f"| {preset.name} | `{endpoint}` | {', '.join(sets) or 'the defaults'} |")
+    return [
+        "## Presets",
+        "",
+        "What the panel's presets set; the others of these parameters get their defaults back.",
+        "",
+        "| Preset | Endpoint | Sets |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
 def tables(service: str) -> str:
-    """Prices and parameters of a service's endpoints, as Markdown."""
+    """Prices, presets and parameters of a service's endpoints, as Markdown."""
     ours = [model for model in models().values() if model.service == service]
     lines = [
         *_price_table([model.id for model in ours]),
+        *_preset_table([model.id for model in ours]),
         "## Parameters",
         "",
         "A parameter without a default is not sent unless it is set; a seed that is not set is drawn and always sent.",

@@ -62,11 +62,11 @@ def _resolution(choices: str) -> Any:
     )
 
 
-def _lora(stage: str, label: str) -> Any:
+def _lora(stage: str) -> Any:
     return parameter(
         None,
         stage=stage,
-        label=f"{label} LoRA",
+        label="LoRA",
         help=f"A .safetensors file with a LoRA for the {stage} stage, on the computer that computes. It changes the weights "
         "for this model only",
         file=True,
@@ -79,7 +79,7 @@ def _lora_scale(stage: str, label: str) -> Any:
         1.0,
         stage=stage,
         label="LoRA Scale",
-        help=f"How strongly the {label} LoRA works: 0 is not at all, 1 as it was trained",
+        help=f"How strongly the {label} LoRA works; higher is stronger: 0 is not at all, 1 as it was trained",
         ge=0,
         le=4,
     )
@@ -99,7 +99,7 @@ class _LocalTrellis2(TextureSampling, _Local):
         help="How several pictures of one object are combined: one at a time by turns, or the mean of all at every step, which "
         "is slower. Experimental: TRELLIS.2 was trained with one picture",
     )
-    texture_lora_path: str = _lora("texture", "Texture")
+    texture_lora_path: str = _lora("texture")
     texture_lora_scale: float = _lora_scale("texture", "texture")
     texture_size: Literal[1024, 2048, 4096] = texture_size(2048)
     texture_format: Literal["png", "webp"] = parameter(
@@ -136,9 +136,9 @@ class LocalTrellis2(MeshExtraction, StageSampling, _LocalTrellis2):
         ge=4_096,
         le=262_144,
     )
-    sparse_structure_lora_path: str = _lora("structure", "Structure")
+    sparse_structure_lora_path: str = _lora("structure")
     sparse_structure_lora_scale: float = _lora_scale("structure", "structure")
-    geometry_lora_path: str = _lora("shape", "Geometry")
+    geometry_lora_path: str = _lora("shape")
     geometry_lora_scale: float = _lora_scale("shape", "geometry")
     untextured: bool = parameter(
         False,

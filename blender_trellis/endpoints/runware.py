@@ -108,8 +108,8 @@ class RunwareTrellis2(Endpoint):
     ttl: int = parameter(
         None,
         stage="delivery",
-        label="File Lifetime",
-        help="How long Runware keeps the produced file; unset keeps it",
+        label="Lifetime",
+        help="How long Runware keeps the produced file; higher keeps it longer, unset for good",
         unit="seconds",
         wire="ttl",
         advanced=True,

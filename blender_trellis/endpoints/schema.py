@@ -2,9 +2,9 @@
 """The endpoints as plain JSON Schema, read from `schema.json`: all that panel and properties need, without pydantic.
 
 `schema.json` is generated from the models by `generate.py`. Keywords beyond JSON Schema's own are those of `base.Endpoint` for
-an endpoint (`service`, `source`, `images`, `mesh`, `references`, `unconfirmed`) and those of `base.parameter` for a property
-(`stage`, `unit`, `advanced`, `always`, `source`, `header`, `query`), with `name`, its Python name, the same at every endpoint. A
-property whose `format` is "file-path" is the path of a file.
+an endpoint (`service`, `source`, `images`, `mesh`, `references`, `one_of`, `unconfirmed`) and those of `base.parameter` for a
+property (`stage`, `unit`, `advanced`, `always`, `source`, `header`, `query`), with `name`, its Python name, the same at every
+endpoint. A property whose `format` is "file-path" is the path of a file.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def rescale_t(stage: str, default: float | None, **more: Any) -> Any:
         default,
         stage=stage,
         label="Rescale T",
-        help=f"Spends more of the steps of {_PART[stage]} on the large forms; higher shifts them earlier",
+        help=f"Spends more of the steps of {_PART[stage]} on the large forms, and fewer on details; higher does so more",
         ge=1,
         le=6,
         **more,
@@ -73,11 +73,16 @@ def rescale_t(stage: str, default: float | None, **more: Any) -> Any:
 
 def interval(stage: str, edge: str, default: float) -> Any:
     """One edge of the guidance interval of a stage, in the sampler's time: 1 is noise, 0 is done."""
+    effect = {
+        "Start": "higher frees the last steps from it",
+        "End": "lower frees the first steps from it",
+    }
     return parameter(
         default,
         stage=stage,
-        label=f"Interval {edge}",
-        help=f"Guidance interval: guidance on {_PART[stage]} works only between start and end of the sampler's time",
+        label=f"Guide {edge}",
+        help=f"Guidance interval: guidance on {_PART[stage]} works between start and end, in the sampler's time, which runs from "
+        f"1 to 0; {effect[edge]}",
         source=FAL_TYPES,
         advanced=True,
         ge=0,
@@ -103,8 +108,8 @@ def texture_size(default: int, **more: Any) -> Any:
     return parameter(
         default,
         stage="texture",
-        label="Texture Size",
-        help="Side of the square textures; higher is sharper and a larger file",
+        label="Size",
+        help="Texture size: the side of the square textures; higher is sharper and a larger file",
         unit="pixels",
         always=True,
         **more,
@@ -142,7 +147,7 @@ def uv_angle(**more: Any) -> Any:
     return parameter(
         90.0,
         stage="mesh",
-        label="UV Chart Angle",
+        label="UV Angle",
         help="Faces that differ by less than this angle share a UV chart; higher gives fewer, larger charts",
         unit="degrees",
         source=FAL_TYPES,
@@ -156,7 +161,7 @@ def uv_global_passes(**more: Any) -> Any:
     return parameter(
         1,
         stage="mesh",
-        label="UV Global Passes",
+        label="UV Passes",
         help="Passes over all UV charts together; more is slower and may give fewer charts",
         unit="passes",
         source=FAL_TYPES,
@@ -170,7 +175,7 @@ def uv_refine_passes(**more: Any) -> Any:
     return parameter(
         0,
         stage="mesh",
-        label="UV Refine Passes",
+        label="UV Refining",
         help="Passes that refine the borders of the UV charts; more is slower and smoother",
         unit="passes",
         source=FAL_TYPES,
@@ -184,7 +189,7 @@ def uv_smoothing(default: float = 1.0, **more: Any) -> Any:
     return parameter(
         default,
         stage="mesh",
-        label="UV Smoothing",
+        label="UV Smooth",
         help="How strongly the borders of the UV charts are smoothed; higher is smoother",
         source=FAL_TYPES,
         advanced=True,
@@ -258,8 +263,8 @@ class MeshExtraction(Endpoint):
     remesh_project: float = parameter(
         0.0,
         stage="mesh",
-        label="Remesh Project",
-        help="How far the remeshed surface is pulled back onto the original one; 1 is all the way",
+        label="Projection",
+        help="How far the remeshed surface is pulled back onto the original one; higher is closer, 1 is all the way",
         advanced=True,
         ge=0,
         le=1,

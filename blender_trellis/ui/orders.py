@@ -51,7 +51,21 @@ def missing(scene: bpy.types.Scene) -> str:
     if count > most:
         words = tr("Remove {count} of the images: this takes {most}")
         return words.format(count=count - most, most=most)
-    return no_mesh(settings.endpoint) or unreachable(settings.endpoint)
+    endpoint: str = settings.endpoint
+    return no_mesh(endpoint) or unreachable(endpoint) or _none_of(settings, endpoint)
+
+
+def _none_of(settings: Any, endpoint: str) -> str:
+    """Which parameters the endpoint needs one of, if none is given."""
+    needed = {
+        documented: prop
+        for documented, prop in properties.parameters_of(endpoint)
+        if prop["name"] in schemas()[endpoint]["one_of"]
+    }
+    if not needed or needed.keys() & properties.chosen(settings, endpoint).keys():
+        return ""
+    names = (f"{tr(prop['stage'].capitalize())} · {tr(prop['title'])}" for prop in needed.values())
+    return tr("Set one of these: {names}").format(names=", ".join(names))
 
 
 def no_mesh(endpoint: str) -> str:
