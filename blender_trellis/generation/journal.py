@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -87,6 +87,7 @@ class Journal:
             raise _cannot_open(error, home) from error
         try:
             self._database.row_factory = sqlite3.Row
+            self._database.create_function("casefold", 1, str.casefold, deterministic=True)
             _turn_to_wal(self._database)
             self._database.execute("PRAGMA synchronous = FULL")
             self._migrate()
@@ -248,6 +249,21 @@ class Journal:
             ).fetchall()
         return [_to_job(row) for row in rows]
 
+    def results(self, search: str, limit: int, offset: int) -> tuple[list[Job], int]:
+        """A page of the ready jobs, newest first, and how many there are in all.
+
+        `search` is looked for in what the pictures were called and in the endpoint, each of its words.
+        """
+        words = search.casefold().split()
+        told = " AND instr(casefold(names || endpoint), ?)" * len(words)
+        where = f"FROM job WHERE state = 'ready'{told}"
+        with self._lock:
+            (total,) = self._database.execute(f"SELECT count(*) {where}", words).fetchone()
+            rows = self._database.execute(
+                f"SELECT * {where} ORDER BY created DESC LIMIT ? OFFSET ?", [*words, limit, offset]
+            ).fetchall()
+        return [_to_job(row) for row in rows], total
+
     def claim(self, job_id: str | None = None) -> list[Job]:
         """Take over what is left of processes that are gone, oldest first: jobs at work, and ready ones whose wish is open.
 
@@ -290,10 +306,28 @@ class Journal:
         Raises:
             InputError: there is no such job, or it is still at work.
         """
+        self.delete(job_id, lambda _files, _inputs: None)
+
+    def delete(self, job_id: str, discard: Callable[[set[str], set[str]], None]) -> None:
+        """Remove an ended or uncertain job together with what only it has.
+
+        `discard` is called with the paths of its models and the names of its inputs that no other job has; what it raises keeps
+        the job.
+
+        Raises:
+            InputError: there is no such job, or it is still at work.
+        """
         with self._transaction() as database:
             job, _ = self._select(database, job_id)
             if job.state not in ENDED | {State.UNCERTAIN}:
                 raise InputError(f"Job {job_id} is {job.state}. Cancel it first.")
+            files, inputs = set(job.files), {*job.images, *filter(None, [job.mesh])}
+            for row in database.execute(
+                "SELECT files, images, mesh FROM job WHERE id != ?", [job_id]
+            ):
+                files.difference_update(json.loads(row["files"]))
+                inputs.difference_update(json.loads(row["images"]), [row["mesh"]])
+            discard(files, inputs)
             database.execute("DELETE FROM job WHERE id = ?", [job_id])
 
 

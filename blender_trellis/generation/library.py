@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The result library on disk: inputs and models, named by the hash of their content.
 
-A file that is kept is never overwritten, and never deleted by the product itself: the user paid for it.
+A file that is kept is never overwritten, and deleted only with the result that it belongs to, on the user's explicit wish.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import OutputError, StorageError
@@ -63,6 +64,26 @@ class Library:
         except OSError as error:
             raise storage_error(error, path.parent) from error
         return path
+
+    def discard(self, files: Iterable[str], inputs: Iterable[str]) -> None:
+        """Delete models, the pictures of them, and inputs.
+
+        Raises:
+            StorageError: one cannot be deleted.
+        """
+        models = [Path(path) for path in files]
+        for path in [*models, *map(thumbnail, models), *(self.inputs / name for name in inputs)]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"Cannot delete {path}: {error.strerror or error}. Close what uses it, and try again."
+                ) from error
+
+
+def thumbnail(model: Path) -> Path:
+    """Where the picture of a kept model lies: beside it."""
+    return model.with_suffix(".png")
 
 
 def _file_name(title: str) -> str:

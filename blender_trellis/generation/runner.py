@@ -153,6 +153,20 @@ class Runner:
             raise InputError(f"Job {job_id} belongs to another Blender or command that is running.")
         return job
 
+    def delete(self, job_id: str) -> None:
+        """Delete an ended or uncertain job, and its models and inputs where no other job has them; blocks.
+
+        Raises:
+            InputError: there is no such job, or it is still at work.
+            StorageError: a file cannot be deleted; the job stays.
+        """
+
+        async def work() -> None:
+            async with self._preparing:  # which may be about to use the same input
+                await asyncio.to_thread(self.journal.delete, job_id, self.library.discard)
+
+        asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end; what became of it comes as an event."""
 
