@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of the window know of the extension: its models, its jobs, its pump's ticks, and stand-ins of the services."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import bpy
+
+from window import driver as d
+
+ROOT = "bl_ext.user_default.blender_trellis"
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+ROBOT = PICTURES / "robot.png"
+VIEWS = [PICTURES / f"truck-{view}.png" for view in ("front", "right", "back", "left")]
+
+
+def module(name: str) -> ModuleType:
+    """A module of the installed extension."""
+    return import_module(f"{ROOT}.{name}")
+
+
+def settings() -> Any:
+    return bpy.context.scene.trellis
+
+
+def models() -> list[bpy.types.Object]:
+    return [obj for obj in bpy.context.scene.objects if "trellis" in obj]
+
+
+def board() -> Any:
+    return module("ui.pump").get().board
+
+
+def newest() -> Any:
+    """The job that was asked for last, as the panel shows it."""
+    return next(iter(board().views.values()))
+
+
+def open_tab(width: int | None = None) -> d.Step:
+    """The sidebar with the tab, the toolbar out of the way; `width` in units of the interface scale."""
+    space = d.area().spaces.active
+    with d.override("WINDOW"):
+        space.show_region_toolbar, space.show_region_ui = False, True
+    yield 1.0  # the tabs exist only after a draw
+    d.region().active_panel_category = "Trellis"
+    d.area().tag_redraw()
+    yield 1.0
+    assert d.region().active_panel_category == "Trellis"
+    if width:
+        yield from make_wide(width)
+
+
+def make_wide(width: int) -> d.Step:
+    """Drag the sidebar's edge."""
+    wide = width * bpy.context.preferences.system.ui_scale
+    sidebar = d.box(d.region())
+    y = sidebar.bottom + 60
+    start, end = d.on_screen(sidebar.left, y), d.on_screen(sidebar.right - wide, y)
+    hands = ["mousemove", start[0] + 3, start[1], "sleep", d.HOLD, "mousemove", *start]
+    hands += ["sleep", d.HOVER, "mousedown", 1, "sleep", d.HOLD]
+    hands += ["mousemove", (start[0] + end[0]) // 2, start[1], "sleep", d.HOLD]
+    hands += ["mousemove", *end, "sleep", d.HOLD, "mouseup", 1]
+    yield from d.act("xdotool", *hands, after=1.0)
+    assert abs(d.region().width - wide) < 12, f"{d.region().width} pixels, not {wide:.0f}"
+
+
+def put_images(*paths: Path) -> d.Step:
+    """These pictures and no others, by the operator itself."""
+    with d.override():
+        for number, path in enumerate(paths):
+            bpy.ops.trellis.add_images("EXEC_DEFAULT", filepath=str(path), replace=not number)
+    d.area().tag_redraw()
+    yield 1.5
+
+
+def choose(endpoint: str) -> d.Step:
+    settings().endpoint = endpoint
+    d.area().tag_redraw()
+    yield 1.5
+
+
+def press_generate(after: float = 0.3) -> d.Step:
+    there = len(board().views)
+    yield from d.click_text("Generate", after=after)
+    yield from d.until(lambda: len(board().views) > there, "a job after the click")
+
+
+def arrived(count: int) -> d.Step:
+    """Wait for `count` models in the scene, and for nothing being at work any more."""
+    view = newest()
+    yield from d.until(lambda: len(models()) >= count or view.error, "the model")
+    assert not view.error, view.error
+    yield from d.until(lambda: view.files and not view.at_work, "the result in the list")
+    assert len(models()) == count
+
+
+def undo(count: int) -> d.Step:
+    """Undo with the keyboard, after which `count` models are there."""
+    yield from d.hover_viewport()
+    yield from d.press("ctrl+z")
+    yield from d.until(lambda: len(models()) == count, f"{count} models after the undo")
+
+
+def redo(count: int) -> d.Step:
+    yield from d.hover_viewport()
+    yield from d.press("ctrl+shift+z")
+    yield from d.until(lambda: len(models()) == count, f"{count} models after the redo")
+
+
+class Ticks:
+    """How long each tick of the pump holds the main thread, in milliseconds; those that append a model apart."""
+
+    def __init__(self) -> None:
+        self.plain: list[float] = []
+        self.appending: list[float] = []
+        self._appended = 0.0
+        arrivals = module("ui.arrivals")
+        pump = module("ui.pump").Pump
+        arrivals.place = self._timed(arrivals.place)
+        step = pump.step
+
+        def timed(this: Any) -> None:
+            start, self._appended = time.perf_counter(), 0.0
+            step(this)
+            took = (time.perf_counter() - start) * 1000
+            if self._appended:
+                self.appending.append(self._appended)
+            self.plain.append(took - self._appended)
+
+        pump.step = timed
+
+    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return work(*arguments, **named)
+            finally:
+                self._appended = (time.perf_counter() - start) * 1000
+
+        return timed
+
+    def tell(self) -> None:
+        if not self.plain:
+            return
+        late = sum(took > 8 for took in self.plain)
+        d.figure(
+            "ticks of the pump, without the append",
+            f"{len(self.plain)}: median {statistics.median(self.plain):.2f} ms, worst {max(self.plain):.1f} ms, {late} above 8 ms",
+        )
+        if self.appending:
+            d.figure("appends", f"{len(self.appending)}: worst {max(self.appending):.0f} ms")
+
+
+def stand_ins(glb: bytes) -> tuple[Any, Any]:
+    """fal and Runware on this computer, in threads of this Blender, with the environment that leads to them."""
+    from services import fal_standin, runware_standin
+
+    fal, runware = fal_standin.FalStandIn(), runware_standin.RunwareStandIn()
+    for service in (fal, runware):
+        service.__enter__()
+        service.glb = glb
+    os.environ |= {
+        "FAL_KEY": fal_standin.KEY,
+        "TRELLIS_FAL_QUEUE_URL": fal.url("queue"),
+        "TRELLIS_FAL_REST_URL": fal.url("rest"),
+        "TRELLIS_FAL_API_URL": fal.url("api") + "/v1",
+        "RUNWARE_API_KEY": runware_standin.KEY,
+        "TRELLIS_RUNWARE_URL": runware.base,
+    }
+    module("ui.pump").reconfigure()  # the environment is another one now
+    return fal, runware
+
+
+def small_glb() -> bytes:
+    """A textured box."""
+    from scene import glbs
+
+    material = glbs.Material({"baseColor": glbs.picture(1)})
+    return glbs.write(Path(d.OUT, "box.glb"), [glbs.box((1, 2, 1))], material).read_bytes()
