@@ -303,6 +303,20 @@ def bench(options: argparse.Namespace) -> int:
         return max([run(python, str(script), env=env) for script in scripts], default=0)
 
 
+def window(options: argparse.Namespace) -> int:
+    """Tries the package in the window of a real Blender, which --blender names."""
+    if options.blender is None:
+        raise BuildError(
+            "Name the Blender whose window is to be tried, 4.2 or newer: "
+            "build.py window --blender /path/to/blender"
+        )
+    package = options.package or make_package(environment(), ROOT / "dist")
+    command = [sys.executable, str(ROOT / "tests" / "window" / "run.py"), *options.tests]
+    command += ["--blender", options.blender, "--package", str(package)]
+    command += [f"--{name}" for name in WINDOW_SWITCHES if getattr(options, name)]
+    return subprocess.call(command)
+
+
 def docs(options: argparse.Namespace) -> int:
     """Remakes the files that are generated from the endpoints."""
     return run(environment(), "-m", "blender_trellis.endpoints.generate")
@@ -401,6 +415,21 @@ def validate(python: Path, made: Path) -> None:
         raise BuildError(f"Blender would refuse {made.name}: see its message above.")
 
 
+WINDOW_SWITCHES = {
+    "visible": "use the screen at hand, and its mouse, even if Xvfb could make another one",
+    "pictures": "no tests: take the pictures of docs/images anew",
+    "bench": "no tests: measure how long the interface stands still",
+}
+
+
+def window_arguments(entry: argparse.ArgumentParser) -> None:
+    entry.add_argument("--blender", help="the program, 4.2 or newer")
+    entry.add_argument("--package", type=Path, help="the zip to try (default: a new one)")
+    for name, text in WINDOW_SWITCHES.items():
+        entry.add_argument(f"--{name}", action="store_true", help=text)
+    entry.add_argument("tests", nargs="*", help="modules of tests/window (default: all tests)")
+
+
 # -- Command line --------------------------------------------------------------------------------
 
 
@@ -413,7 +442,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py", description=(__doc__ or "").split("\n\n")[0])
     parser.set_defaults(command=None, pytest=passed_on)
     commands = parser.add_subparsers(metavar="COMMAND")
-    for command in (demo, test, lint, bench, package, docs):
+    for command in (demo, test, window, lint, bench, package, docs):
         entry = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )
@@ -426,6 +455,8 @@ def main(arguments: Sequence[str]) -> int:
                 choices=[*BLENDERS, "all"],
                 help="test with this Blender; may be given several times (default: that of .venv)",
             )
+        elif command is window:
+            window_arguments(entry)
     options = parser.parse_args(own)
     if options.command is None:
         parser.print_help()

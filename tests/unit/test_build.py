@@ -155,8 +155,13 @@ def test_the_version_is_one():
 def test_without_a_command_help_is_shown(build, capsys):
     assert build.main([]) == 0
     said = capsys.readouterr().out
-    for command in ("demo", "test", "lint", "bench", "package", "docs"):
+    for command in ("demo", "test", "window", "lint", "bench", "package", "docs"):
         assert f"    {command} " in said
+
+
+def test_a_window_is_tried_in_a_blender_that_is_named(build, capsys):
+    assert build.main(["window"]) == 2
+    assert "build.py window --blender" in capsys.readouterr().err
 
 
 def test_only_test_passes_arguments_on(build, capsys):

@@ -130,17 +130,16 @@ def words(part: Box) -> list[Word]:
     scale = 3
     path = shot("ocr", part)
     # Bright letters on a dark, half-transparent panel become black ones on white
-    subprocess.run(
-        ["convert", path, "-colorspace", "Gray", "-resize", f"{100 * scale}%"]
-        + ["-level", "25%,85%", "-negate", path],
-        check=True,
-    )
+    clear = ["-colorspace", "Gray", "-resize", f"{100 * scale}%", "-level", "25%,85%", "-negate"]
+    subprocess.run(["convert", path, *clear, path], check=True)
     rows = _output("tesseract", str(path), "-", "--psm", "11", "tsv").splitlines()
     path.unlink()
     found = []
     for row in csv.DictReader(rows, delimiter="\t", quoting=csv.QUOTE_NONE):
         if row["text"] and row["text"].strip() and float(row["conf"]) > 20:
-            x, y, wide, high = (int(row[key]) // scale for key in ("left", "top", "width", "height"))
+            x, y, wide, high = (
+                int(row[key]) // scale for key in ("left", "top", "width", "height")
+            )
             left, top = part.left + x, part.top - y
             found.append(Word(row["text"], Box(left, top - high, left + wide, top)))
     return found
@@ -212,19 +211,23 @@ def write(text: str) -> Step:
     yield from act("xdotool", "type", "--delay", 25, text, after=0.5)
 
 
-def click_operator(command: str, x: float | None = None, after: float = AFTER) -> Step:
+def click_operator(command: str, below: str = "", x: float | None = None) -> Step:
     """Press the button of an operator, as `trellis.cancel`, where only an icon shows it: on the vertical line at `x`, which is
-    that of the icons at the sidebar's right. Blender itself tells which operator the button under the mouse has."""
+    that of the icons at the sidebar's right, under the words `below`. Blender says what the button under the mouse does."""
     sidebar, scale = box(region()), bpy.context.preferences.system.ui_scale
     x = sidebar.right - 50 * scale if x is None else x
+    y = sidebar.top - 30 * scale
+    if below:
+        heading = yield from find(below)
+        y = heading.bottom - 5 * scale
     seen: list[str] = []
-    for down in range(int(30 * scale), sidebar.top - sidebar.bottom, int(10 * scale)):
-        y = sidebar.top - down
+    while y > sidebar.bottom:
         yield from act("xdotool", "mousemove", *on_screen(x, y), after=0.35)
-        if _under_the_mouse().startswith(f"bpy.ops.{command}("):
-            yield from click(x, y, after=after)
-            return
         seen.append(_under_the_mouse())
+        if seen[-1].startswith(f"bpy.ops.{command}("):
+            yield from click(x, y)
+            return
+        y -= 10 * scale
     raise AssertionError(f"no button of {command} at {x:.0f}; there are {sorted({*seen})}")
 
 

@@ -46,9 +46,7 @@ class Source:
 
     def send(self, target: Any, name: str, *data: int) -> None:
         values = [self.window.id, *data, 0, 0, 0, 0][:5]
-        message = event.ClientMessage(
-            window=target, client_type=self.atom(name), data=(32, values)
-        )
+        message = event.ClientMessage(window=target, client_type=self.atom(name), data=(32, values))
         target.send_event(message)
         self.display.flush()
 

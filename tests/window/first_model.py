@@ -106,7 +106,7 @@ def a_running_job_is_cancelled_by_its_cross() -> d.Step:
     view = t.newest()
     yield from d.until(lambda: view.fraction, "progress")
     d.shot_sidebar("8-views")
-    yield from d.click_operator("trellis.cancel")
+    yield from d.click_operator("trellis.cancel", below="Jobs")
     yield from d.until(lambda: view.id not in t.board().views, "the end of the cancelled job")
     yield 1.0
     assert len(t.models()) == 1 and not t.board().jobs()

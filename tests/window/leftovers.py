@@ -41,7 +41,9 @@ def traces() -> dict[str, list[str]]:
         ],
         "threads": [each.name for each in threading.enumerate() if "trellis" in each.name],
         "previews": [
-            repr(each) for each in gc.get_objects() if isinstance(each, previews.ImagePreviewCollection)
+            repr(each)
+            for each in gc.get_objects()
+            if isinstance(each, previews.ImagePreviewCollection)
         ],
         "processes": [line for line in _output(children) if "--background" in line],
     }

@@ -14,7 +14,7 @@ runware: Any
 
 
 def a_model_of_fal_shows_its_price_its_log_and_arrives() -> d.Step:
-    global fal, runware  # noqa: PLW0603  the steps are functions, and share them
+    global fal, runware
     fal, runware = t.stand_ins(t.small_glb())
     yield from t.open_tab()
     yield from t.put_images(t.ROBOT)

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 TESTS = ("first_model", "restart", "remote", "leftovers", "sizes")
-MEASURE, PICTURES = "freeze", "pictures"
+BENCH, PICTURES = "bench", "pictures"
 SIZE = (1600, 1000)
 AGAIN = 75  # as in driver.py
 LIMIT = 600  # seconds for one life of a module
@@ -36,7 +37,9 @@ TOOLS = {
     "tesseract": "reads what stands on them",
 }
 # What Blender and Python print where something is wrong that they go on after
-WRONG = re.compile(r"Traceback \(most recent call last\)|^rna_uiItem|WARNING.*rna_ui|^Error: ", re.M)
+WRONG = re.compile(
+    r"Traceback \(most recent call last\)|^rna_uiItem|WARNING.*rna_ui|^Error: ", re.M
+)
 
 
 class CannotError(Exception):
@@ -108,7 +111,9 @@ def display(visible: bool) -> Iterator[dict[str, str]]:
     """Variables that lead to an X server: a new one that nobody sees, or the one at hand."""
     if visible or not shutil.which("Xvfb"):
         if not os.environ.get("DISPLAY"):
-            raise CannotError("There is no X server here. Install Xvfb, or start this in a session.")
+            raise CannotError(
+                "There is no X server here. Install Xvfb, or start this in a session."
+            )
         authority = os.environ.get("XAUTHORITY") or str(Path.home() / ".Xauthority")
         yield {"DISPLAY": os.environ["DISPLAY"], "XAUTHORITY": authority}
         return
@@ -117,7 +122,10 @@ def display(visible: bool) -> Iterator[dict[str, str]]:
     command = ["Xvfb", "-displayfd", str(written), "-screen", "0", screen, "-nolisten", "tcp"]
     Path("/tmp/.X11-unix").mkdir(mode=0o1777, exist_ok=True)
     server = subprocess.Popen(
-        [*command, "-noreset"], pass_fds=[written], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "-noreset"],
+        pass_fds=[written],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.close(written)
     try:
@@ -161,7 +169,9 @@ def version_of(program: str) -> str:
     if not found:
         raise CannotError(f"{program} does not say that it is a Blender.")
     if (int(found[1]), int(found[2])) < (4, 2):
-        raise CannotError(f"This is Blender {found[1]}.{found[2]}; the extension needs 4.2 or newer.")
+        raise CannotError(
+            f"This is Blender {found[1]}.{found[2]}; the extension needs 4.2 or newer."
+        )
     return ".".join(found.groups())
 
 
@@ -179,9 +189,15 @@ def carry_out(blender: Blender, module: str, out: Path) -> list[dict[str, Any]]:
         command = [blender.program, "-p", "0", "0", *map(str, SIZE)]
         command += ["--python", str(HERE / "start.py"), "--", str(out), module, str(life)]
         with log.open("ab") as written:
-            status = watch(command, blender.with_profile(profile), written, out / f"{module}-killed.png")
+            status = watch(
+                command, blender.with_profile(profile), written, out / f"{module}-killed.png"
+            )
         life += 1
-    told = [json.loads(line) for line in report.read_text("utf-8").splitlines()] if report.exists() else []
+    told = (
+        [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+        if report.exists()
+        else []
+    )
     report.unlink(missing_ok=True)
     failed = any(each.get("result") == "FAILED" for each in told)
     if status and not failed:
@@ -227,7 +243,7 @@ def show(module: str, told: list[dict[str, Any]]) -> None:
 def run(options: argparse.Namespace) -> int:
     version = version_of(options.blender)
     check_tools()
-    out = options.out.resolve() / version
+    out = ROOT / "dist" / "window" / version
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     started, told = time.monotonic(), list[dict[str, Any]]()
@@ -239,19 +255,28 @@ def run(options: argparse.Namespace) -> int:
         blender = Blender(options.blender, version, environment(folder, shown), folder)
         install(blender, options.package.resolve())
         try:
-            for module in options.modules or TESTS:
+            for module in chosen(options):
                 told_now = carry_out(blender, module, out)
                 show(module, told_now)
                 told += told_now
         finally:
             # The sidecar outlives Blender by ten idle minutes
             blender.command("--command", "trellis", "sidecar", "stop")
+    if options.pictures:
+        for made in out.glob(f"{PICTURES}-*.png"):
+            shutil.copy(made, ROOT / "docs" / "images" / made.name.removeprefix(f"{PICTURES}-"))
     results = [each["result"] for each in told if "result" in each]
     counts = ", ".join(f"{results.count(kind)} {kind}" for kind in dict.fromkeys(results))
     pictures = len(list(out.glob("*.png")))
     took = time.monotonic() - started
     say(f"Blender {version}: {counts} in {took:.0f} s; {pictures} pictures in {out}")
     return 1 if {"FAILED", "not reached"} & {*results} else 0
+
+
+def chosen(options: argparse.Namespace) -> Sequence[str]:
+    if options.pictures:
+        return [PICTURES]
+    return [BENCH] if options.bench else options.modules or TESTS
 
 
 def say(text: str) -> None:
@@ -263,13 +288,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blender", required=True)
     parser.add_argument("--package", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--visible", action="store_true")
-    parser.add_argument("modules", nargs="*", choices=[*TESTS, MEASURE, PICTURES])
+    for switch in ("--visible", "--pictures", "--bench"):
+        parser.add_argument(switch, action="store_true")
+    parser.add_argument("modules", nargs="*", choices=[*TESTS, []], metavar="MODULE")
     try:
         return run(parser.parse_args(arguments))
     except CannotError as error:
-        print(f"window: {error}", file=sys.stderr)
+        sys.stderr.write(f"window: {error}\n")
         return 2
 
 

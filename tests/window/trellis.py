@@ -59,17 +59,20 @@ def open_tab(width: int | None = None) -> d.Step:
 
 
 def make_wide(width: int) -> d.Step:
-    """Drag the sidebar's edge."""
-    wide = width * bpy.context.preferences.system.ui_scale
-    sidebar = d.box(d.region())
-    y = sidebar.bottom + 60
-    start, end = d.on_screen(sidebar.left, y), d.on_screen(sidebar.right - wide, y)
-    hands = ["mousemove", start[0] + 3, start[1], "sleep", d.HOLD, "mousemove", *start]
-    hands += ["sleep", d.HOVER, "mousedown", 1, "sleep", d.HOLD]
-    hands += ["mousemove", (start[0] + end[0]) // 2, start[1], "sleep", d.HOLD]
-    hands += ["mousemove", *end, "sleep", d.HOLD, "mouseup", 1]
-    yield from d.act("xdotool", *hands, after=1.0)
-    assert abs(d.region().width - wide) < 12, f"{d.region().width} pixels, not {wide:.0f}"
+    """Drag the sidebar's edge until it is `width` units wide, give or take two."""
+    scale = bpy.context.preferences.system.ui_scale
+    for _ in range(4):
+        off = round(d.region().width - width * scale)
+        if abs(off) <= 2 * scale:
+            return
+        sidebar = d.box(d.region())
+        right, down = d.on_screen(sidebar.left, sidebar.top - 60 * scale)
+        # First away, so that Blender sees a drag; it draws slowly, and would take two moves at once for one
+        hands = ["mousemove", right, down, "sleep", d.HOVER, "mousedown", 1, "sleep", d.HOVER]
+        for place in (right - 20, right + off):
+            hands += ["mousemove", place, down, "sleep", d.HOVER]
+        yield from d.act("xdotool", *hands, "mouseup", 1, after=1.0)
+    raise AssertionError(f"the sidebar is {d.region().width / scale:.0f} units wide, not {width}")
 
 
 def put_images(*paths: Path) -> d.Step:
@@ -153,7 +156,8 @@ class Ticks:
         late = sum(took > 8 for took in self.plain)
         d.figure(
             "ticks of the pump, without the append",
-            f"{len(self.plain)}: median {statistics.median(self.plain):.2f} ms, worst {max(self.plain):.1f} ms, {late} above 8 ms",
+            f"{len(self.plain)}: median {statistics.median(self.plain):.2f} ms, "
+            f"worst {max(self.plain):.1f} ms, {late} above 8 ms",
         )
         if self.appending:
             d.figure("appends", f"{len(self.appending)}: worst {max(self.appending):.0f} ms")
