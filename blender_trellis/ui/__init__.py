@@ -9,6 +9,7 @@ pictures.py         Blender images as files to send      previews.py   small pic
 pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
 arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
+recipes.py          how an object was made, in words
 money.py            estimates, waits and what was spent, in words
 presets.py          presets of parameters: those that come along, and the user's own
 places.py           what lies under the mouse        placeholders.py   empties where models will stand
@@ -37,11 +38,13 @@ def _classes() -> list[Any]:
         operators_images,
         operators_install,
         operators_jobs,
+        operators_recipe,
         operators_scene,
         operators_services,
         panels,
         panels_images,
         panels_jobs,
+        panels_recipe,
         preferences,
         presets,
         properties,
@@ -55,12 +58,14 @@ def _classes() -> list[Any]:
         *operators.CLASSES,
         *operators_jobs.CLASSES,
         *operators_scene.CLASSES,
+        *operators_recipe.CLASSES,
         *operators_services.CLASSES,
         *operators_install.CLASSES,
         *panels_images.CLASSES,
         *presets.CLASSES,
         *panels.CLASSES,
         *panels_jobs.CLASSES,
+        *panels_recipe.CLASSES,
     ]
 
 

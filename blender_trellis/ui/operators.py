@@ -11,6 +11,7 @@ from typing import Any
 import bpy
 from bpy.props import StringProperty
 
+from ..endpoints import prices
 from ..endpoints.schema import schemas
 from ..errors import TrellisError
 from . import money, orders, preferences, properties, pump
@@ -26,6 +27,25 @@ def refuse(operator: bpy.types.Operator, error: TrellisError) -> set[str]:
     """Say why it cannot be done; to a script it is a RuntimeError."""
     operator.report({"ERROR"}, str(error))
     return {"CANCELLED"}
+
+
+def ask_first(
+    operator: Any,
+    context: bpy.types.Context,
+    event: bpy.types.Event,
+    cost: prices.Estimate | None,
+) -> set[str]:
+    """Have the operator executed, after a question where it costs more than the user wants to spend without one."""
+    if cost is None or cost.amount <= preferences.ask_above():
+        return set(operator.execute(context))
+    asked = context.window_manager.invoke_confirm(
+        operator,
+        event,
+        title=tr("{what}?").format(what=tr(operator.bl_label)),
+        message=f"{money.about(cost)}.",
+        confirm_text=tr("Spend {sum}").format(sum=money.in_words(cost.amount)),
+    )
+    return set(asked)
 
 
 class _Order:
@@ -45,16 +65,7 @@ class _Order:
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Ask before much is spent; scripts call `execute`, and are not asked."""
         cost = money.estimate(context.scene.trellis, self._asked(context.scene))
-        if cost is None or cost.amount <= preferences.ask_above():
-            return self.execute(context)
-        asked = context.window_manager.invoke_confirm(
-            self,
-            event,
-            title=tr("{what}?").format(what=tr(self.bl_label)),
-            message=f"{money.about(cost)}.",
-            confirm_text=tr("Spend {sum}").format(sum=money.in_words(cost.amount)),
-        )
-        return set(asked)
+        return ask_first(self, context, event, cost)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:

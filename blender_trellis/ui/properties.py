@@ -108,7 +108,10 @@ GROUPS = {endpoint: _group(endpoint) for endpoint in schemas()}
 
 
 class TRELLIS_PG_image(bpy.types.PropertyGroup):
-    """One picture: an image of this file, or a file on disk. Its position in the list says which view it shows."""
+    """One picture: an image of this file, or a file on disk, with the name it had where the file has another.
+
+    Its position in the list says which view it shows.
+    """
 
     image: PointerProperty(name="Image", description="An image of this file", type=bpy.types.Image)
     filepath: StringProperty(
@@ -249,7 +252,8 @@ def group_of(settings: TRELLIS_PG_scene, endpoint: str) -> bpy.types.PropertyGro
 
 def label_of(item: TRELLIS_PG_image) -> str:
     """What to call one of the images."""
-    label: str = item.image.name if item.image else bpy.path.basename(item.filepath)
+    own: str = item.name or bpy.path.basename(item.filepath)
+    label: str = item.image.name if item.image else own
     return label
 
 
@@ -307,6 +311,25 @@ def assign(settings: TRELLIS_PG_scene, endpoint: str, values: dict[str, Any]) ->
     for documented, value in values.items():
         prop = known[documented]
         setattr(group, prop["name"], str(value) if "enum" in prop or "const" in prop else value)
+
+
+def adopt(
+    settings: TRELLIS_PG_scene, endpoint: str, values: dict[str, Any], seed: int | None
+) -> None:
+    """Set endpoint, parameters and seed to what a model was made with: `values` by documented name, all others as by default."""
+    settings.endpoint = endpoint
+    group, known = group_of(settings, endpoint), dict(parameters_of(endpoint))
+    for prop in known.values():
+        group.property_unset(prop["name"])
+    different = {
+        documented: value
+        for documented, value in values.items()
+        if documented in known and value not in (None, known[documented]["default"])
+    }
+    assign(settings, endpoint, different)
+    settings.notice, settings.variations = "", 1
+    if seed is not None and seed <= MAX_INT:
+        settings.seed = seed
 
 
 def carry(settings: TRELLIS_PG_scene, source: str, target: str) -> list[str]:

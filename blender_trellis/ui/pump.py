@@ -196,6 +196,28 @@ class Pump:
         self._arrivals.expect()
         return job_id
 
+    def repeat(self, job_id: str, title: str, endpoint: str, wish: dict[str, Any] | None) -> str:
+        """Start the same as a job once more and return the new one's id at once; where `wish` is None with the old wish."""
+        self.start()
+        again = _new_id()
+        old = self.board.views.get(job_id)
+        self.board.add(jobs.JobView(again, title, endpoint, picture=old.picture if old else ""))
+        if wish is not None:
+            placeholders.put(again, title, wish)
+        self.later(lambda: self._running().repeat(job_id, again, wish=wish), again)
+        self._arrivals.expect()
+        return again
+
+    def repeat_now(self, job_id: str, wish: dict[str, Any] | None) -> Job:
+        """The same, and wait for its end: for background mode.
+
+        Raises:
+            TrellisError: it did not end well.
+        """
+        self.job(job_id)
+        runner = self._running()
+        return runner.wait(runner.repeat(job_id, wish=wish))
+
     def carry_out(self, order: Order) -> Job:
         """Start a job and wait for its end: for background mode, where no timer runs.
 
@@ -268,11 +290,31 @@ class Pump:
         self.later(partial(self._find_engines, preferences.config().shared))
 
     def job(self, job_id: str) -> Job:
-        """A job from the journal, for background mode."""
+        """A job from the journal; the first time of all this waits until that is open.
+
+        Raises:
+            InputError: there is no such job.
+        """
         self.start()
         assert self._opened
         self._opened.result()
         return self._running().journal.get(job_id)
+
+    def find(self, job_id: str) -> Job | None:
+        """A job from the journal, None where it is not in it, or where there is no journal."""
+        if not self._looked:
+            self._look()
+        if self._opened is None:
+            return None
+        try:
+            return self.job(job_id)
+        except TrellisError:
+            return None
+
+    @property
+    def inputs(self) -> Path | None:
+        """The folder of the pictures that jobs were made of; None before the journal was opened."""
+        return self.runner.library.inputs if self.runner else None
 
     def bring(self, job_id: str, wish: dict[str, Any]) -> None:
         """Import a result to where the wish says, without waiting."""

@@ -40,7 +40,7 @@ class Layout:
     def row(self, **_: Any) -> Layout:
         return Layout(self, self._panel)
 
-    column = box = grid_flow = row
+    column = box = grid_flow = split = row
 
     def panel(self, name: str, **_: Any) -> tuple[Layout, Layout]:
         return Layout(self, name), Layout(self)
@@ -91,6 +91,7 @@ def context() -> SimpleNamespace:
             ui_styles=bpy.context.preferences.ui_styles,
         ),
         scene=bpy.context.scene,
+        active_object=bpy.context.active_object,
     )
 
 
