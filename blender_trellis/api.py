@@ -9,9 +9,10 @@ objects = api.import_result(result)     # with bpy
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .config import Config
-from .errors import InputError, OutputError
+from .errors import InputError, OutputError, SidecarError
 from .generation.job import Event, Job
 from .generation.library import check_output, copy_out
 from .generation.request import Request
@@ -249,8 +250,9 @@ def install_local(
 ) -> installer.Plan:
     """Install the local engine TRELLIS.2: its Python environment and its weights. What is there already is left alone.
 
-    `on_plan` gets what will be downloaded before it is, and may raise to refuse. `home` is the folder of the sidecar's files,
-    that of the configuration if None.
+    `on_plan` gets what will be downloaded before it is, and may raise to refuse; where a plan has a `problem`, that is raised
+    next. `home` is the folder of the sidecar's files, that of the configuration if None. Returns the plan as it was carried
+    out, whose `lost` names what did not come and is not needed.
 
     Raises:
         errors.TrellisError: those of `install.installer.install`; the next call goes on where it stopped.
@@ -258,24 +260,46 @@ def install_local(
     wish = wish or installer.Wish()
     home = home or config().shared
     if installer.plan(home, wish).steps:
-        _end_sidecar(home)  # its worker may run in the environment that is made anew
-    return installer.install(home, wish, on_report, cancelled, on_plan)
+        _check_idle(home)
+    with contextlib.ExitStack() as stack:
+
+        def begin(plan: installer.Plan) -> None:
+            on_plan(plan)
+            if plan.steps and not plan.problem:
+                # Its worker may run in the environment that is made anew
+                stack.enter_context(_without_sidecar(home))
+
+        return installer.install(home, wish, on_report, cancelled, begin)
 
 
-def uninstall_local(only: str = "", *, home: Path | None = None) -> None:
+def uninstall_local(only: str = "", *, home: Path | None = None) -> bool:
     """Delete the local engine's environment and weights, or `only` one of "environment" and "weights".
+
+    Returns whether there was anything to delete.
 
     Raises:
         errors.InputError: it is at work.
         errors.StorageError: something cannot be deleted.
     """
     home = home or config().shared
-    _end_sidecar(home)
-    installer.uninstall(home, only)
+    with _without_sidecar(home):
+        return installer.uninstall(home, only)
 
 
-def _end_sidecar(home: Path) -> None:
+def _check_idle(home: Path) -> None:
     state = sidecar.health(sidecar.read_address(home))
     if state and state["busy"]:
         raise InputError("The local process works on a model. Wait for it, or cancel it.")
-    sidecar.stop(home)
+
+
+@contextlib.contextmanager
+def _without_sidecar(home: Path) -> Iterator[None]:
+    """Ends the sidecar, and starts it again afterwards if there was one, however that went."""
+    _check_idle(home)
+    ended = sidecar.stop(home)
+    try:
+        yield
+    finally:
+        if ended:
+            with contextlib.suppress(SidecarError):  # the next job tries again, and tells
+                sidecar.ensure(home)

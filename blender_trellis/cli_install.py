@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="have DINOv3 from a copy that asks for no registration; Meta's licence binds all the same",
     )
+    options.add_argument(
+        "--yes", action="store_true", help="install without asking, for scripts and with --json"
+    )
     source = options.add_mutually_exclusive_group()
     source.add_argument(
         "--mirror", metavar="URL", default="", help="a mirror of the hub that has the weights"
@@ -76,15 +81,18 @@ def run(arguments: argparse.Namespace, show: Show) -> int:
     from . import api
 
     if arguments.action == "uninstall":
-        api.uninstall_local(arguments.only)
-        show.data(
-            {"event": "result", "uninstalled": arguments.only or "all"}, lambda: "Uninstalled."
-        )
+        there = api.uninstall_local(arguments.only)
+        value = {"event": "result", "uninstalled": (arguments.only or "all") if there else None}
+        show.data(value, lambda: _uninstalled(there))
         return 0
+
+    def begin(plan: installer.Plan) -> None:
+        _show(plan, show)
+        if not plan.empty and not plan.problem and not arguments.yes:
+            _ask(arguments.json)
+
     try:
-        api.install_local(
-            _wish(arguments), on_report=_Teller(show), on_plan=lambda plan: _show(plan, show)
-        )
+        made = api.install_local(_wish(arguments), on_report=_Teller(show), on_plan=begin)
     except KeyboardInterrupt as error:
         raise CancelledError(
             "The installation was cancelled. Install again to go on from here."
@@ -96,9 +104,35 @@ def run(arguments: argparse.Namespace, show: Show) -> int:
         "environment": found.check,
         "present": [file.target for file in found.there],
         "missing": [file.target for file in found.lacking],
+        "notes": list(made.lost),
     }
-    show.data(result, lambda: "\n".join(_lines(found)))
+    show.data(result, lambda: "\n".join([*_lines(found), *made.lost]))
     return 0
+
+
+def _ask(json: bool) -> None:
+    """Go on only if somebody says so.
+
+    Raises:
+        InputError: there is nobody to ask.
+        CancelledError: the answer is no.
+    """
+    if json or sys.stdin is None or not sys.stdin.isatty():
+        raise InputError(
+            "Nothing was downloaded, since nobody can be asked here whether that is wanted. Say --yes to install it."
+        )
+    try:
+        answer = input("Continue? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise CancelledError("Nothing was downloaded.")
+
+
+def _uninstalled(there: bool) -> str:
+    own = os.environ.get("TRELLIS_WEIGHTS")
+    stay = f" The weights in {own} stay." if own else ""
+    return f"{'Uninstalled.' if there else 'Nothing was installed.'}{stay}"
 
 
 def _wish(arguments: argparse.Namespace) -> installer.Wish:
@@ -156,6 +190,7 @@ def _show(plan: installer.Plan, show: Show) -> None:
         "device": plan.build.device,
         "bytes": sum(file.bytes for file in plan.files),
         "licences": plan.licences,
+        "free": {str(folder): free for folder, free in plan.free.items()},
         "files": [
             {
                 "repository": file.repository,

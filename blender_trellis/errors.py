@@ -7,7 +7,7 @@
     │   ├── ParameterError            an unknown parameter or a value out of range; `parameter` names it
     │   ├── EndpointError             an unknown endpoint, or one that cannot do what was asked
     │   ├── OutputError               the output file cannot be written
-    │   ├── AccessError               no key, or Blender may not go online
+    │   ├── AccessError               no key, not installed, or Blender may not go online
     │   ├── PriceError                it would cost more than was allowed
     │   └── StorageError              the disk that holds journal and results is full or read-only
     ├── ServiceError         exit 3   the service answered, and the answer is no
@@ -93,7 +93,7 @@ class OutputError(InputError):
 
 
 class AccessError(InputError):
-    """There is no key, or Blender may not go online."""
+    """There is no key, the engine is not installed, or Blender may not go online."""
 
 
 class PriceError(InputError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config
 from ..endpoints import get, prices
 from ..errors import EndpointError, ImageError, InputError, PriceError, ResultError
-from ..services import check_access
+from ..services import check_access, check_installed
 from . import glb, images
 from .job import Job
 from .library import Library
@@ -53,6 +53,7 @@ def admit(request: Request, job_id: str, library: Library, config: Config) -> Jo
     estimate = prices.estimate(model.id, values)
     check_price(request.max_cost, estimate.amount if estimate else None)
     check_access(model.id, config)
+    check_installed(model.id, values, config)
     return Job(
         id=job_id,
         endpoint=model.id,
@@ -81,6 +82,7 @@ def anew(
     estimate = prices.estimate(model.id, values)
     check_price(job.max_cost, estimate.amount if estimate else None)
     check_access(model.id, config)
+    check_installed(model.id, values, config)
     for name in [*job.images, *filter(None, [job.mesh])]:
         if not images.reference(name) and not (library.inputs / name).is_file():
             raise ImageError(f"What {job.title} was made of is gone: {name}. Choose it again.")

@@ -40,6 +40,12 @@ class Build:
     whole_index: bool = False
 
     @property
+    def licences(self) -> str:
+        """Those of everything that pip installs with it."""
+        ours = "BSD, MIT, Apache-2.0, MPL-2.0, PSF-2.0"
+        return f"{ours}; NVIDIA's own for its CUDA libraries" if self.device == "cuda" else ours
+
+    @property
     def requirement(self) -> str:
         """The exact wheel, as pip wants it."""
         return f"torch=={TORCH}{self.suffix}"
@@ -134,7 +140,11 @@ def fitting(device: str | None, platform: str, cards: Collection[Card], amd: boo
         return Choice(by_device["cpu"], f"{why} Until then it runs on the CPU, very slowly.")
     if device is None:
         wanted = "mps" if "mps" in by_device else "rocm" if amd and "rocm" in by_device else "cpu"
-        slow = "No graphics card that PyTorch can use was found: it runs on the CPU, very slowly."
+        usable = " (on Windows: one of NVIDIA's)" if platform.startswith("win32") else ""
+        slow = (
+            f"No graphics card that PyTorch can use{usable} was found: it runs on the CPU, very slowly. A model takes from tens "
+            "of minutes to hours."
+        )
         return Choice(by_device[wanted], slow if wanted == "cpu" else "")
     if device not in by_device:
         names = ", ".join(sorted(by_device))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import platform
 import time
@@ -24,6 +25,10 @@ def main() -> None:
         device, name = "cuda", torch.cuda.get_device_name(0)
     elif torch.backends.mps.is_available():
         device = "mps"
+    try:
+        matte = importlib.import_module("onnxruntime").__version__
+    except ImportError as error:  # the engine can do without: it cuts out by colour then
+        matte = f"cannot be loaded: {error}"
     started = time.perf_counter()
     matrix = torch.ones(256, 256, device=device)
     assert float((matrix @ matrix).sum()) == 256.0**3, "the device computes wrongly"
@@ -35,6 +40,7 @@ def main() -> None:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "pillow": version("pillow"),
+        "onnxruntime": matte,
         "seconds": round(seconds, 3),
     }
     print(json.dumps(found))  # noqa: T201  this is what the installer reads

@@ -27,6 +27,8 @@ PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that all wheels are th
 PIP = "pip==26.3"  # Blender 4.2 brings 23.2, which neither tells how far it is nor goes on with a broken download
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 LOG = "install.log"
+LONGEST = 259 - len(r"\venv\Lib\site-packages\\") - 180
+"""Characters that the folder's path may have on Windows: the longest of PyTorch 2.13's, a licence, has 167 and its build."""
 _STATE = "install.json"
 _PROBE = (
     "import importlib.util, json, platform, sys, sysconfig; "
@@ -102,6 +104,23 @@ def examine(path: Path | None = None) -> Base:
 
 def _dotted(pair: tuple[int, int]) -> str:
     return ".".join(map(str, pair))
+
+
+def check_path(place: Path) -> None:
+    """Refuse a folder whose path is so long that Windows would not take those of PyTorch's files in it.
+
+    Raises:
+        InputError: it is; the message says what to do.
+    """
+    if sys.platform != "win32":
+        return
+    import ctypes
+
+    if len(str(place)) > LONGEST and not ctypes.windll.ntdll.RtlAreLongPathsEnabled():
+        raise InputError(
+            f"{place} has too long a path: Windows takes 259 characters, and PyTorch's files need {259 - LONGEST} of them. Name "
+            "a folder with a shorter one in the environment variable TRELLIS_HOME, or enable long paths in Windows."
+        )
 
 
 # -- The steps -------------------------------------------------------------------------------------
@@ -260,13 +279,15 @@ def _remove_cut_off(venv: Path) -> None:
             shutil.rmtree(described)
 
 
-def remove(home: Path) -> None:
-    """Delete the environment, its state and its log; what the user gave and the weights stay."""
+def remove(home: Path) -> bool:
+    """Delete the environment, its state and its log; what the user gave and the weights stay. Whether there was any."""
     place = folder(home)
+    there = (place / _STATE).exists() or (place / "venv").exists()
     (place / _STATE).unlink(missing_ok=True)  # first: half an environment is none
     if (place / "venv").exists():
         shutil.rmtree(place / "venv")
     (place / LOG).unlink(missing_ok=True)
+    return there
 
 
 def check_of(home: Path) -> dict[str, Any]:

@@ -80,15 +80,14 @@ def url(base: str, repository: str, revision: str, path: str) -> str:
     return f"{base}/{repository}/resolve/{urllib.parse.quote(revision, safe='')}/{urllib.parse.quote(path)}"
 
 
-def look(base: str, repository: str, revision: str, path: str) -> Remote:
-    """What the hub says of a file, without a byte of it.
+def look(where: str, revision: str, key: str = "") -> Remote:
+    """What the hub says of the file at `where`, without a byte of it. `key`: the user's token, which is for the hub alone.
 
     Raises:
         HubError: it may not be had, is not there, or the hub does not answer.
     """
-    where = url(base, repository, revision, path)
     # The answer that leads to where large files are kept has all that is to be known, so that redirect is not followed
-    with _open("HEAD", where, {}, follow=_same_origin) as answer:
+    with _open("HEAD", where, key, {}, follow=_same_origin) as answer:
         headers = answer.headers
         size = headers.get("X-Linked-Size") or headers.get("Content-Length")
         return Remote(
@@ -108,8 +107,10 @@ def _digest(etag: str) -> str:
 # -- A download ------------------------------------------------------------------------------------
 
 
-def download(where: str, remote: Remote, to: Path, tell: Callable[[int], None]) -> None:
-    """Have the file at `to`, with its record beside it. What came is kept in a `.part` until it is whole.
+def download(
+    where: str, remote: Remote, to: Path, tell: Callable[[int], None], key: str = ""
+) -> None:
+    """Have the file at `to`, with its record beside it. What came is kept in a `.part` until it is whole. `key` as in `look`.
 
     Raises:
         HubError: see there. After "hash" the next try begins anew, after all others it goes on.
@@ -125,7 +126,7 @@ def download(where: str, remote: Remote, to: Path, tell: Callable[[int], None]) 
     while remote.size is None or part.stat().st_size != remote.size:
         before = part.stat().st_size
         try:
-            _go_on(where, remote, part, tell)
+            _go_on(where, remote, part, tell, key)
             if remote.size is None:
                 break
             problem = f"{where} ended early"
@@ -160,13 +161,13 @@ def write_record(file: Path, size: int, sha256: str, revision: str) -> None:
     fresh.replace(record_of(file))
 
 
-def _go_on(where: str, remote: Remote, part: Path, tell: Callable[[int], None]) -> None:
+def _go_on(where: str, remote: Remote, part: Path, tell: Callable[[int], None], key: str) -> None:
     """Fetch what is missing, as far as the line holds."""
     have = part.stat().st_size
     if remote.size is None or have > remote.size:
         have = 0
     headers = {"Range": f"bytes={have}-"} if have else {}
-    with _open("GET", where, headers, follow=lambda *_: True) as answer:
+    with _open("GET", where, key, headers, follow=lambda *_: True) as answer:
         begins = re.match(rf"bytes {have}-", answer.headers.get("Content-Range") or "")
         goes_on = have and answer.status == 206 and begins
         with part.open("ab" if goes_on else "wb", buffering=0) as written:
@@ -229,7 +230,7 @@ def _same_origin(source: str, target: str) -> bool:
 
 @contextlib.contextmanager
 def _open(
-    method: str, where: str, headers: dict[str, str], follow: Callable[[str, str], bool]
+    method: str, where: str, key: str, headers: dict[str, str], follow: Callable[[str, str], bool]
 ) -> Iterator[Any]:
     """An answer; a redirect that `follow(source, target)` does not want is one too."""
     opener = urllib.request.build_opener(
@@ -238,7 +239,7 @@ def _open(
     common = {"User-Agent": "blender_trellis", "Accept-Encoding": "identity", **headers}
     at = where
     for _ in range(_REDIRECTS):
-        own = {"Authorization": f"Bearer {token()}"} if token() and _same_origin(where, at) else {}
+        own = {"Authorization": f"Bearer {key}"} if key and _same_origin(where, at) else {}
         request = urllib.request.Request(at, headers=common | own, method=method)
         try:
             answer = opener.open(request, timeout=SECONDS)
@@ -258,18 +259,18 @@ def _open(
                 at = target
                 continue
             if answer.status >= 400:
-                raise _refusal(answer, at)
+                raise _refusal(answer, at, key)
             yield answer
             return
     raise HubError("unreachable", f"{where} leads from one address to another without end.")
 
 
-def _refusal(answer: Any, where: str) -> HubError:
+def _refusal(answer: Any, where: str, key: str) -> HubError:
     host = urllib.parse.urlsplit(where).netloc
     code = answer.headers.get("X-Error-Code") or ""
     said = answer.headers.get("X-Error-Message") or ""
     if code == "GatedRepo" or answer.status in (401, 403):
-        kind = "refused" if token() else "gated"
+        kind = "refused" if key else "gated"
         return HubError(kind, f"{host} answers {answer.status}. {said}".strip())
     if answer.status in (404, 410):
         return HubError("missing", f"{host} does not have {urllib.parse.urlsplit(where).path}.")
@@ -280,7 +281,7 @@ def _refusal(answer: Any, where: str) -> HubError:
 
 
 def _main(job: dict[str, Any]) -> int:
-    """Download the job's files one after another."""
+    """Download the job's files one after another; of a file that is not needed a failure is told, and no more."""
 
     def say(**line: Any) -> None:
         print(json.dumps(line), flush=True)  # noqa: T201  weights.py reads it
@@ -296,16 +297,15 @@ def _main(job: dict[str, Any]) -> int:
 
         remote = Remote(file["size"], file["digest"], file["revision"])
         to = Path(job["folder"], file["target"])
-        where = url(job["endpoint"], file["repository"], remote.revision, file["path"])
         try:
-            download(where, remote, to, tell)
-        except HubError as error:
-            say(event="error", kind=error.kind, message=str(error), file=file["target"])
-            return 1
-        except OSError as error:
-            say(event="error", kind="disk", message=f"{error}.", file=file["target"])
-            return 1
-        say(event="whole", file=file["target"], done=to.stat().st_size)
+            download(file["where"], remote, to, tell, token() if file["at_hub"] else "")
+        except (HubError, OSError) as error:
+            found = error if isinstance(error, HubError) else HubError("disk", f"{error}.")
+            say(event="error", kind=found.kind, message=str(found), file=file["target"])
+            if file["needed"]:
+                return 1
+        else:
+            say(event="whole", file=file["target"], done=to.stat().st_size)
     return 0
 
 

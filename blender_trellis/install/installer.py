@@ -6,13 +6,14 @@ Before anything is downloaded it is known that the Python will do, that there is
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import AccessError, InputError, StorageError
+from ..errors import AccessError, CancelledError, InputError, StorageError, TrellisError
 from ..home import FileLock
 from . import Cancelled, Report, Tell, builds, environment, hub, weights
 from .weights import File, gigabytes
@@ -40,14 +41,26 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. `note` says why it is this build of PyTorch, where that may surprise."""
+    """What is to be done, and in which folder; `free` by folder, of that one and of the weights', in bytes.
+
+    `note` says why it is this build of PyTorch, where that may surprise; `lost` which files cannot be had that are not needed;
+    `problem` why nothing can be done at all, which is raised as an error once it has been shown.
+    """
 
     build: builds.Build
     base: environment.Base
     steps: list[environment.Step]
     files: list[File]
+    free: dict[Path, int]
     note: str = ""
     linked: bool = False
+    lost: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.steps and not self.files
 
     @property
     def room(self) -> int:
@@ -67,14 +80,7 @@ class Plan:
 
     def words(self) -> list[str]:
         """All of it for a reader, before it begins."""
-        lines = []
-        if self.steps:
-            lines.append(
-                f"PyTorch {builds.TORCH} for {self.build.title}, with Python {self.base.version}: "
-                f"needs up to {gigabytes(self.build.room)} of disk"
-            )
-        if self.note and self.steps:
-            lines.append(self.note)
+        lines = self.environment_words()
         if self.files:
             exact = all(file.size is not None for file in self.files)
             size = gigabytes(sum(file.bytes for file in self.files))
@@ -83,7 +89,28 @@ class Plan:
                 f"{'' if exact else 'About '}{size} of weights in {len(self.files)} files are {how}"
             )
             lines += [f"Licence {line}" for line in self.licences]
-        return lines or ["Everything is installed."]
+        if not self.empty:
+            lines += self.folder_words()
+        return [*lines, *self.lost] or ["Everything is installed."]
+
+    def environment_words(self) -> list[str]:
+        """What is to become of the environment; nothing where it is whole."""
+        if not self.steps:
+            return []
+        size = (
+            f": needs up to {gigabytes(self.build.room)} of disk"
+            if self.room
+            else ", to be finished"
+        )
+        lines = [
+            f"PyTorch {builds.TORCH} for {self.build.title}, with Python {self.base.version}{size}",
+            f"Licences of the packages: {self.build.licences}",
+        ]
+        return [*lines, self.note] if self.note else lines
+
+    def folder_words(self) -> list[str]:
+        """Where all of it comes to, and how much room there is."""
+        return [f"Folder {place}: {gigabytes(free)} are free" for place, free in self.free.items()]
 
 
 def plan(home: Path, wish: Wish) -> Plan:
@@ -96,14 +123,27 @@ def plan(home: Path, wish: Wish) -> Plan:
     choice = builds.choose(wish.device, base.platform)
     steps = environment.missing(home, base, choice.build) if wish.only != WEIGHTS else []
     files = weights.wanted(wish.resolution, wish.retexture, wish.without_gate)
-    missing = weights.missing(weights.folder(home), files) if wish.only != ENVIRONMENT else []
-    return Plan(choice.build, base, steps, missing, choice.why, wish.source is not None)
+    place = weights.folder(home)
+    missing = weights.missing(place, files) if wish.only != ENVIRONMENT else []
+    folders = [environment.folder(home)]
+    if missing and folders[0] not in place.parents:
+        folders.append(place)
+    free = {folder: shutil.disk_usage(_existing(folder)).free for folder in folders}
+    return Plan(choice.build, base, steps, missing, free, choice.why, wish.source is not None)
+
+
+def _existing(place: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(path for path in (place, *place.parents) if path.exists())
 
 
 def install(
     home: Path, wish: Wish, tell: Tell, cancelled: Cancelled, show: Callable[[Plan], None]
 ) -> Plan:
-    """Have what is missing. `show` gets the plan, with the sizes that the hub names, before anything is downloaded.
+    """Have what is missing; returns the plan as it was carried out.
+
+    `show` gets the plan before anything is downloaded, and may raise to refuse it. Its sizes are those that the hub names, if
+    it answers; else it shows why nothing can be done.
 
     Raises:
         InputError: another installation is at work, or the wish cannot be carried out here.
@@ -121,13 +161,21 @@ def install(
         raise InputError("Another installation is at work: wait for it, or cancel it.")
     with lock:
         made = plan(home, wish)
-        _check_access(made, wish)
-        endpoint = wish.mirror or hub.endpoint()
         count = len(environment.STEPS) + 2
-        if made.files and not made.linked:
-            tell(Report("access", 1, count, "Asking for the model"))
-            made = replace(made, files=weights.look(made.files, endpoint, cancelled))
-        _check_room(home, made)
+        try:
+            _check_access(made, wish)
+            if made.steps:
+                environment.check_path(place)
+            if made.files and not made.linked:
+                tell(Report("access", 1, count, "Asking for the model"))
+                found, lost = weights.look(made.files, wish.mirror or hub.endpoint(), cancelled)
+                made = replace(made, files=found, lost=tuple(lost))
+            _check_room(home, made)
+        except CancelledError:
+            raise
+        except TrellisError as error:
+            show(replace(made, problem=error.message))
+            raise
         show(made)
         if made.steps:
             environment.install(
@@ -138,14 +186,20 @@ def install(
             title = "Taking over the model" if made.linked else "Downloading the model"
             tell(Report("weights", count, count, title, message, fraction))
 
+        lost = []
         if made.files and wish.source:
-            weights.take_over(weights.folder(home), made.files, wish.source, say, cancelled)
+            lost = weights.take_over(weights.folder(home), made.files, wish.source, say, cancelled)
         elif made.files:
             python = environment.python(home) or made.base.path
-            weights.download(
-                home, python, made.files, endpoint=endpoint, say=say, cancelled=cancelled
+            lost = weights.download(
+                home,
+                python,
+                made.files,
+                endpoint=wish.mirror or hub.endpoint(),
+                say=say,
+                cancelled=cancelled,
             )
-        return made
+        return replace(made, lost=(*made.lost, *lost))
 
 
 def _check_access(made: Plan, wish: Wish) -> None:
@@ -160,7 +214,7 @@ def _check_room(home: Path, made: Plan) -> None:
     needed: dict[int, int] = {}  # by disk: the weights may lie on another one
     wanted = ((environment.folder(home), made.room), (weights.folder(home), made.download))
     for place, size in wanted:
-        there = next(path for path in (place, *place.parents) if path.exists())
+        there = _existing(place)
         disk = there.stat().st_dev
         needed[disk] = needed.get(disk, 0) + size
         free = shutil.disk_usage(there).free
@@ -171,24 +225,33 @@ def _check_room(home: Path, made: Plan) -> None:
             )
 
 
-def uninstall(home: Path, only: str = "") -> None:
-    """Delete what was installed, or one part of it. Weights in a folder of the user's own choice stay.
+def uninstall(home: Path, only: str = "") -> bool:
+    """Delete what was installed, or one part of it; False if there was nothing. Weights in a folder of the user's own stay.
 
     Raises:
         InputError: an installation is at work.
         StorageError: something cannot be deleted.
     """
+    if not environment.folder(home).exists():
+        return False
     lock = FileLock(environment.folder(home) / "install.lock")
     if not lock.acquire():
         raise InputError("An installation is at work: cancel it first.")
     with lock:
         try:
-            if only != WEIGHTS:
-                environment.remove(home)
-            if only != ENVIRONMENT:
-                weights.remove(home)
+            gone = only != WEIGHTS and environment.remove(home)
+            return (only != ENVIRONMENT and weights.remove(home)) or gone
         except OSError as error:
             raise StorageError(f"Not everything could be deleted: {error}.") from error
+
+
+def lacking(home: Path, resolution: str = "512", retexture: bool = False) -> str:
+    """The part without which the engine makes no model at this resolution, "512" or "all"; "" if nothing is lacking."""
+    # Without an environment of its own the engine takes PyTorch from where it runs, if it is there
+    if environment.python(home) is None and not importlib.util.find_spec("torch"):
+        return ENVIRONMENT
+    files = weights.needed(resolution, retexture)
+    return WEIGHTS if weights.missing(weights.folder(home), files) else ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +271,7 @@ class Status:
     @property
     def ready(self) -> bool:
         lacking = {file.target for file in self.lacking}
-        return self.environment and not lacking & {file.target for file in weights.wanted("512")}
+        return self.environment and not lacking & {file.target for file in weights.needed("512")}
 
     def environment_words(self) -> str:
         if self.environment:
@@ -223,13 +286,14 @@ class Status:
             gone = [file for file in chosen() if file.target in lacking]
             size = sum(file.about for file in gone)
             lines.append(f"{title}: {f'{gigabytes(size)} missing' if gone else 'ready'}")
+        lines += [f"{file.what}: missing" for file in self.lacking if file.without]
         return ", ".join(lines)
 
 
 CHOICES: dict[str, Callable[[], list[File]]] = {
-    "512": lambda: weights.wanted("512"),
-    "all resolutions": lambda: weights.wanted("all"),
-    "retexture": lambda: weights.wanted("512", retexture=True),
+    "512": lambda: weights.needed("512"),
+    "all resolutions": lambda: weights.needed("all"),
+    "retexture": lambda: weights.needed("512", retexture=True),
 }
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
@@ -35,7 +37,7 @@ def run(
         CancelledError: `cancelled` said so; the child and what it started have been killed.
         OSError: it cannot be started.
     """
-    with log.open("a", encoding="utf-8") as written:
+    with _temporary(log.parent) as temporary, log.open("a", encoding="utf-8") as written:
         print(f"$ {' '.join(command)}", file=written, flush=True)
         with subprocess.Popen(
             command,
@@ -44,7 +46,7 @@ def run(
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={name: value for name, value in os.environ.items() if name not in _SECRETS},
+            env=_environment(temporary),
             cwd=log.parent,
             start_new_session=sys.platform != "win32",
             **hidden(),
@@ -53,6 +55,23 @@ def run(
                 return _listen(child, written, line, cancelled)
             finally:
                 _kill(child)
+
+
+@contextlib.contextmanager
+def _temporary(place: Path) -> Iterator[Path]:
+    """A folder for the child's temporary files, where room was asked for: /tmp may be too small for gigabytes."""
+    path = place / "temporary"
+    shutil.rmtree(path, ignore_errors=True)  # of one that was killed
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    return kept | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
 
 
 def _listen(

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The model's files: which there are (weights.json), which of them are here, and how the others come.
 
+All are at the hub but one, which has an address of its own, and which the engine can do without.
+
 A file that was downloaded or taken over has a record beside it, `<name>.verified`, with its size and SHA-256. One without is
 believed if it is whole in itself: somebody may have put it there by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import (
     AccessError,
@@ -40,7 +44,11 @@ def folder(home: Path) -> Path:
 
 @dataclass(frozen=True)
 class File:
-    """One file of the model. `target` is its place in the weights' folder, `about` its size where `size` is not known."""
+    """One file of the model. `target` is its place in the weights' folder, `about` its size where `size` is not known.
+
+    `without` says what happens where it is not there, and is empty if the engine needs it. `url` is where it is if that is not
+    the hub; `where` is the address that it was found at.
+    """
 
     repository: str
     revision: str
@@ -53,10 +61,20 @@ class File:
     size: int | None = None
     sha256: str | None = None
     digest: str = ""
+    without: str = ""
+    url: str = ""
+    where: str = ""
 
     @property
     def bytes(self) -> int:
         return self.about if self.size is None else self.size
+
+    def addresses(self, endpoint: str) -> list[str]:
+        """Where it may be had: at the hub or its mirror; or, from elsewhere, under the same path of a mirror, and there."""
+        if not self.url:
+            return [hub.url(endpoint, self.repository, self.revision, self.path)]
+        mirrored = [] if endpoint == hub.ENDPOINT else [endpoint + urlsplit(self.url).path]
+        return [*mirrored, self.url]
 
 
 @cache
@@ -97,7 +115,14 @@ def _file(entry: dict[str, Any], without_gate: bool) -> File:
         entry["size"],
         entry["sha256"],
         f"sha256:{entry['sha256']}" if entry["sha256"] else "",
+        about.get("without", ""),
+        f"{about['url']}/{entry['path']}" if "url" in about else "",
     )
+
+
+def needed(resolution: str, retexture: bool = False) -> list[File]:
+    """Those of `wanted` that the engine cannot do without."""
+    return [file for file in wanted(resolution, retexture) if not file.without]
 
 
 # -- What is here ----------------------------------------------------------------------------------
@@ -109,7 +134,7 @@ def missing(place: Path, files: Iterable[File]) -> list[File]:
 
 
 def _is_here(place: Path, file: File) -> bool:
-    return any(_is_whole(place / copy.target) for copy in _copies(file))
+    return any(_is_whole(place / copy.target, copy.size) for copy in _copies(file))
 
 
 def _copies(file: File) -> list[File]:
@@ -121,18 +146,20 @@ def _copies(file: File) -> list[File]:
     return [copy for copy in both if copy.path == file.path]
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, expected: int | None) -> bool:
     try:
         size = path.stat().st_size
         recorded = json.loads(hub.record_of(path).read_text(encoding="utf-8"))
         return bool(recorded["size"] == size)
     except (OSError, ValueError, KeyError, TypeError):
-        return fault(path) == ""
+        return fault(path, expected) == ""
 
 
-def fault(path: Path) -> str:
-    """What is wrong with a file as far as it tells itself; "" if nothing is. Its tensors are not looked at."""
+def fault(path: Path, expected: int | None = None) -> str:
+    """What is wrong with a file by its `expected` size, or as far as it tells itself; "" if nothing is. No tensor is read."""
     try:
+        if expected is not None:
+            return _wrong_size(path.stat().st_size, expected)
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
             return ""
@@ -147,47 +174,77 @@ def fault(path: Path) -> str:
         return str(error)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return "it is no safetensors file" if path.suffix == ".safetensors" else "it is no JSON"
-    size = path.stat().st_size
-    return (
-        ""
-        if size == 8 + length + end
-        else f"it has {size} bytes and should have {8 + length + end}"
-    )
+    return _wrong_size(path.stat().st_size, 8 + length + end)
+
+
+def _wrong_size(size: int, expected: int) -> str:
+    return "" if size == expected else f"it has {size} bytes and should have {expected}"
 
 
 # -- From the hub ----------------------------------------------------------------------------------
 
 
-def look(files: Iterable[File], endpoint: str, cancelled: Cancelled) -> list[File]:
-    """The files with the sizes and hashes that the hub names. Nothing of them is downloaded.
+def look(
+    files: Iterable[File], endpoint: str, cancelled: Cancelled
+) -> tuple[list[File], list[str]]:
+    """The files with the sizes and hashes that the hub names, and in words which cannot be had that are not needed.
+
+    Nothing of them is downloaded.
 
     Raises:
         AccessError: one is gated; the message explains what that is and what to do.
         UnreachableError, InstallError: the hub does not answer, or does not have one.
     """
-    found = []
+    found, lost = [], []
     # The gated one first: nobody wants to wait for the others to hear that
     for file in sorted(files, key=lambda file: file.repository != _GATE):
         process.check(cancelled)
         try:
-            remote = hub.look(endpoint, file.repository, file.revision, file.path)
+            found.append(_described(file, endpoint))
         except hub.HubError as error:
-            raise _explained(error.kind, str(error), file, endpoint) from error
-        found.append(
-            replace(
-                file,
-                size=remote.size,
-                digest=file.digest or remote.digest,
-                revision=remote.revision,
-            )
-        )
-    return found
+            if not file.without:
+                raise _explained(error.kind, str(error), file, endpoint) from error
+            lost.append(_lost(file, str(error)))
+    return found, lost
+
+
+def _described(file: File, endpoint: str) -> File:
+    """A file as the first of its addresses describes it that has it.
+
+    Raises:
+        HubError: none has; what the last one said.
+    """
+    *others, last = file.addresses(endpoint)
+    for where in others:
+        with contextlib.suppress(hub.HubError):
+            return _described_at(file, where)
+    return _described_at(file, last)
+
+
+def _described_at(file: File, where: str) -> File:
+    remote = hub.look(where, file.revision, "" if file.url else hub.token())
+    return replace(
+        file,
+        size=remote.size if file.size is None else file.size,
+        digest=file.digest or remote.digest,
+        revision=remote.revision,
+        where=where,
+    )
+
+
+def _lost(file: File, why: str) -> str:
+    """What is said of a file that is not needed and cannot be had."""
+    return (
+        f"{file.what} cannot be had: {why.rstrip('.')}. {file.without} Install again to try again."
+    )
 
 
 def download(
     home: Path, python: Path, files: list[File], *, endpoint: str, say: Say, cancelled: Cancelled
-) -> None:
+) -> list[str]:
     """Download files that `look` has described, in a process of their own; what came stays for the next try.
+
+    Returns in words which did not come that are not needed.
 
     Raises:
         AccessError, UnreachableError, InstallError, StorageError: it did not work.
@@ -195,16 +252,20 @@ def download(
     """
     place = folder(home)
     place.mkdir(parents=True, exist_ok=True)
-    names = ("repository", "revision", "path", "target", "size", "digest")
+    names = ("where", "revision", "target", "size", "digest")
     job = {
-        "endpoint": endpoint,
         "folder": str(place),
-        "files": [{name: getattr(file, name) for name in names} for file in files],
+        "files": [
+            {name: getattr(file, name) for name in names}
+            | {"at_hub": not file.url, "needed": not file.without}
+            for file in files
+        ],
     }
     by_target = {file.target: file for file in files}
     come = dict.fromkeys(by_target, 0)
     total = sum(file.bytes for file in files)
     failures: list[TrellisError] = []
+    lost: list[str] = []
     last = "no word of why"
 
     def listen(line: str) -> None:
@@ -215,7 +276,10 @@ def download(
         event = json.loads(line)
         file = by_target[event["file"]]
         if event["event"] == "error":
-            failures.append(_explained(event["kind"], event["message"], file, endpoint))
+            if file.without:
+                lost.append(_lost(file, event["message"]))
+            else:
+                failures.append(_explained(event["kind"], event["message"], file, endpoint))
             return
         come[file.target] = event["done"]
         done = sum(come.values())
@@ -231,6 +295,7 @@ def download(
         raise InstallError(
             f"Downloading the model failed: {last}. Install again to go on from here."
         )
+    return lost
 
 
 def _explained(kind: str, message: str, file: File, endpoint: str) -> TrellisError:
@@ -276,27 +341,34 @@ def _gate_words(kind: str, message: str, file: File, page: str) -> str:
 
 def take_over(
     place: Path, files: Iterable[File], source: Path, say: Say, cancelled: Cancelled
-) -> None:
+) -> list[str]:
     """Link files from a folder, or copy them where it is on another disk; each is checked.
 
     `source` may be the weights' folder of another computer, a folder of checkouts by their names, or the hub's own cache.
+    Returns in words which it does not have that are not needed.
 
     Raises:
         InputError: it lacks one, or one is broken.
         StorageError: the disk does not take one.
     """
     found = [(file, _find(source, file)) for file in files]
-    lacking = [file.target for file, there in found if there is None]
+    lost = [
+        _lost(file, f"it is not in {source}")
+        for file, there in found
+        if file.without and there is None
+    ]
+    lacking = [file.target for file, there in found if there is None and not file.without]
     if lacking:
         raise InputError(
             f"{source} lacks {', '.join(lacking[:3])}{' and more' if lacking[3:] else ''}. Choose the folder that holds the "
             "model's files as its repositories have them."
         )
     for number, (file, there) in enumerate(found):
-        assert there
+        if there is None:
+            continue
         say(file.what, number / len(found))
         copy, path = there
-        if wrong := fault(path):
+        if wrong := fault(path, copy.size):
             raise InputError(f"{path} cannot be used: {wrong}.")
         digest = _sha256(path, cancelled)
         if copy.sha256 not in (None, digest):
@@ -307,6 +379,7 @@ def take_over(
             _place(path.resolve(), place / copy.target, digest)
         except OSError as error:
             raise StorageError(f"{place / copy.target} cannot be written: {error}.") from error
+    return lost
 
 
 def _find(source: Path, file: File) -> tuple[File, Path] | None:
@@ -352,11 +425,13 @@ def _sha256(path: Path, cancelled: Cancelled) -> str:
 # -- And away --------------------------------------------------------------------------------------
 
 
-def remove(home: Path) -> None:
-    """Delete the weights; those in a folder of the user's own choice, by `TRELLIS_WEIGHTS`, stay."""
+def remove(home: Path) -> bool:
+    """Delete the weights; those in a folder of the user's own choice, by `TRELLIS_WEIGHTS`, stay. Whether there were any."""
     own = environment.folder(home) / "weights"
-    if own.exists():
+    there = own.exists()
+    if there:
         shutil.rmtree(own)
+    return there
 
 
 def gigabytes(size: int) -> str:

@@ -11,7 +11,7 @@ sidecar.py   finds or starts the sidecar, and speaks the queue protocol with it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -201,6 +201,33 @@ def check_access(endpoint: str, config: Config) -> None:
         raise AccessError(
             "Blender may not go online. Allow Online Access in its preferences, under System."
         )
+
+
+def check_installed(endpoint: str, parameters: Mapping[str, Any], config: Config) -> None:
+    """Refuse a model by this computer's TRELLIS.2 for which something is not installed. Only another computer knows of itself.
+
+    Raises:
+        AccessError: something is not; the message says how to install it.
+    """
+    if not endpoint.startswith("local/trellis-2") or config.sidecar_url:
+        return
+    from ..install import installer
+
+    retexture = endpoint.endswith("/retexture")
+    side = str(parameters.get("pipeline_type") or parameters.get("resolution"))
+    resolution = "512" if side == "512" else "all"
+    lacking = installer.lacking(config.shared, resolution, retexture)
+    if not lacking:
+        return
+    command = "trellis sidecar install" + " --resolution all" * (resolution == "all")
+    command += " --retexture" * retexture
+    ways = f"Install it in the add-on's preferences, or with `{command}`"
+    if lacking == installer.ENVIRONMENT:
+        raise AccessError(f"TRELLIS.2 is not installed on this computer. {ways}.")
+    other = (
+        "" if installer.lacking(config.shared, "512", retexture) else ", or set resolution to 512"
+    )
+    raise AccessError(f"TRELLIS.2 lacks weights that this needs. {ways}{other}.")
 
 
 def check_key(service: str, config: Config) -> Account:

@@ -114,14 +114,13 @@ class Local:
                 last[:] = [report]
                 self._inbox.put(partial(self._show, report))
 
-        api.install_local(wish, on_report=tell, cancelled=self._cancel.is_set, home=home)
-        return "TRELLIS.2 is installed."
+        made = api.install_local(wish, on_report=tell, cancelled=self._cancel.is_set, home=home)
+        return "\n".join(["TRELLIS.2 is installed.", *made.lost])
 
     def _uninstall(self, home: Path, only: str) -> str:
         from .. import api
 
-        api.uninstall_local(only, home=home)
-        return "Uninstalled."
+        return "Uninstalled." if api.uninstall_local(only, home=home) else "Nothing was installed."
 
     def _unload(self, home: Path) -> None:
         from ..services import sidecar

@@ -148,8 +148,10 @@ class TRELLIS_OT_install_local(_NotMeanwhile, bpy.types.Operator):
             if operators.waits():
                 from .. import api
 
-                api.install_local(wish)
+                made = api.install_local(wish)
                 self.report({"INFO"}, "TRELLIS.2 is installed")
+                for words in made.lost:
+                    self.report({"WARNING"}, words)
             else:
                 installs.get().install(wish)
         except TrellisError as error:
@@ -202,8 +204,10 @@ class TRELLIS_OT_uninstall_local(_NotMeanwhile, bpy.types.Operator):
             if operators.waits():
                 from .. import api
 
-                api.uninstall_local(_only(self.part))
-                self.report({"INFO"}, "TRELLIS.2 is uninstalled")
+                there = api.uninstall_local(_only(self.part))
+                self.report(
+                    {"INFO"}, "TRELLIS.2 is uninstalled" if there else "Nothing was installed"
+                )
             else:
                 installs.get().uninstall(_only(self.part))
         except TrellisError as error:

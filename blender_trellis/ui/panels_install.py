@@ -89,7 +89,7 @@ def question(operator: Any) -> list[str]:
     there = {file.path for file in local.status.there} if local.status else set()
     files = [file for file in chosen if file.path not in there]
     size = gigabytes(sum(file.bytes for file in files))
-    lines = local.plan.words() if local.plan and local.plan.steps else []
+    lines = local.plan.environment_words() if local.plan else []
     if local.status and not local.plan and not operator.python:
         lines.append(local.words)  # why Blender's own Python will not do
     if files and operator.source:
@@ -97,6 +97,8 @@ def question(operator: Any) -> list[str]:
     elif files:
         lines.append(f"About {size} of weights are downloaded.")
     lines += sorted({f"Licence {file.licence}: {file.licence_url}" for file in files})
+    if lines and local.plan:
+        lines += local.plan.folder_words()
     if not bpy.app.online_access and (not operator.source or (local.plan and local.plan.steps)):
         lines.append(_OFFLINE)
     return lines or ["Everything is installed."]

@@ -512,21 +512,12 @@ def _new_id() -> str:
 
 def _not_installed(home: Path) -> frozenset[str]:
     """The endpoints whose engine lacks its Python, or weights."""
-    import importlib.util
+    from ..install import installer
 
-    from ..install import environment
-
-    # Without an environment of its own the engine takes PyTorch from where it runs, if it is there
-    if environment.python(home) is None and not importlib.util.find_spec("torch"):
-        return frozenset(_TO_INSTALL)
-    from ..install import weights
-
-    place = weights.folder(home)
-    wanted = {
-        _GENERATE: weights.wanted("512"),
-        _RETEXTURE: weights.wanted("512", retexture=True),
-    }
-    return frozenset(name for name, files in wanted.items() if weights.missing(place, files))
+    lacks = {_GENERATE: False, _RETEXTURE: True}
+    return frozenset(
+        name for name, retexture in lacks.items() if installer.lacking(home, retexture=retexture)
+    )
 
 
 def _remove(folder: Path) -> None:

@@ -18,10 +18,11 @@ from install.index import Index
 
 @pytest.fixture
 def hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The hub; the user has never logged in there."""
+    """The hub; the user has never logged in there. Nothing else can be reached, GitHub neither."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "TRELLIS_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "nobody"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where nobody listens
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Hub() as standin:
         monkeypatch.setenv("HF_ENDPOINT", standin.url)

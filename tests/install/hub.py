@@ -3,7 +3,7 @@
 
 Answers as https://huggingface.co does: a large file is a redirect to the other host, with its hash and size in the headers; a
 small one a redirect on the hub itself, whose ETag is git's hash; a gated repository 401 without a token, 403 with one of
-somebody who has not accepted.
+somebody who has not accepted. As a mirror of GitHub, once `release` was called, it redirects and says nothing of the file.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Hub:
         self.files: dict[str, bytes] = {}
         for without_gate in (False, True):
             for file in weights.wanted("all", retexture=True, without_gate=without_gate):
+                if file.url:
+                    continue
                 name = f"{file.repository}/{file.path}"
                 small = json.dumps({"name": name}).encode()
                 self.files[name] = small if name.endswith(".json") else tensors(size, name)
@@ -91,6 +93,13 @@ class Hub:
         self._release.set()
         self._hub.stop()
         self._host.stop()
+
+    def release(self, content: bytes) -> str:
+        """Have a mirror's copy of the file that is at GitHub; returns its path."""
+        (file,) = [file for file in weights.wanted("512") if file.url]
+        path = urlsplit(file.url).path.strip("/")
+        self.files[path] = content
+        return path
 
     def served(self, path: str) -> list[Call]:
         """The downloads of a file."""
@@ -121,6 +130,8 @@ class Hub:
                 b"{}",
                 {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."},
             )
+        elif call.path.strip("/") in self.files:
+            _send(handler, 302, b"", {"Location": f"{self._host.url}{call.path}?signed"})
         elif content is None:
             _send(handler, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
         elif not name.endswith(".json"):

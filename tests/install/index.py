@@ -37,6 +37,7 @@ _MODULES = {  # what check.py imports, by the package that brings it
     "libigl": {"igl/__init__.py": ""},
     "scipy": {"scipy/__init__.py": "", "scipy/sparse.py": ""},
     "safetensors": {"safetensors/__init__.py": "", "safetensors/torch.py": ""},
+    "onnxruntime": {"onnxruntime/__init__.py": "__version__ = '1.28.0'"},
     "fast-simplification": {"fast_simplification/__init__.py": ""},
 }
 

@@ -62,6 +62,7 @@ def test_a_new_card_with_an_old_driver_runs_on_the_cpu_and_hears_what_to_do() ->
 
 def test_a_cpu_is_said_to_be_slow_and_a_card_is_not() -> None:
     assert "very slowly" in fitting(None, LINUX, [], False).why
+    assert "on Windows: one of NVIDIA's" in fitting(None, WINDOWS, [], True).why
     assert fitting(None, LINUX, [AMPERE], False).why == fitting(None, MAC, [], False).why == ""
     assert fitting("cpu", LINUX, [AMPERE], False).why == "", "it was asked for"
 

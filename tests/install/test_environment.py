@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +25,7 @@ from harness import REPOSITORY, trellis_command
 from install.index import Index, pins
 
 WISH = Wish(only=installer.ENVIRONMENT, device="cpu")
-COMMAND = ("sidecar", "install", "--only", "environment", "--device", "cpu", "--json")
+COMMAND = ("sidecar", "install", "--only", "environment", "--device", "cpu", "--yes", "--json")
 STEPS = [step.name for step in environment.STEPS]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
@@ -115,6 +117,8 @@ def test_killed_in_every_step_it_goes_on_with_that_step(home: Path, index: Index
     installed = {path.name.split("-")[0] for path in site_packages(home).glob("*.dist-info")}
     assert {name.replace("-", "_") for name in pins()} <= installed
     assert environment.check_of(home)["torch"] == "2.13.0+cpu"
+    assert environment.check_of(home)["onnxruntime"] == "1.28.0"
+    assert not (environment.folder(home) / "temporary").exists(), "a kill's rest is cleared away"
 
 
 @pytest.fixture
@@ -249,6 +253,23 @@ def test_a_python_may_be_named_as_in_a_shell(
     monkeypatch.chdir("/")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert environment.examine(Path("our-python")).path == tmp_path / "our-python"
+
+
+def test_a_path_that_windows_would_not_take_is_refused_before_anything_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The longest path in PyTorch's wheel for Windows has 167 characters, and six more with the build in its name."""
+    short, long = Path("C:/" + "x" * 51), Path("C:/" + "x" * 52)
+    assert len(rf"{short}\venv\Lib\site-packages\\") + 173 <= 259
+    environment.check_path(long)
+    monkeypatch.setattr(sys, "platform", "win32")
+    allowed = SimpleNamespace(RtlAreLongPathsEnabled=lambda: False)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(ntdll=allowed), raising=False)
+    environment.check_path(short)
+    with pytest.raises(InputError, match=r"too long a path.*TRELLIS_HOME"):
+        environment.check_path(long)
+    allowed.RtlAreLongPathsEnabled = lambda: True
+    environment.check_path(long)
 
 
 def test_pips_progress_is_told_in_megabytes() -> None:

@@ -72,7 +72,8 @@ def test_the_section_says_what_is_there_and_offers_what_can_be_done(local, until
     section = shown()
     assert " ".join(section.texts()[1:]) == (
         "Environment: not installed "
-        "Weights: 512: 10.3 GiB missing, all resolutions: 15.1 GiB missing, retexture: 10.9 GiB missing"
+        "Weights: 512: 10.3 GiB missing, all resolutions: 15.1 GiB missing, retexture: 10.9 GiB missing, "
+        "U²-Net: missing"
     )
     assert section.names() == ["trellis.install_local"]
 
@@ -81,10 +82,11 @@ def test_the_question_names_gigabytes_and_licences_for_each_choice(local, until)
     local.look()
     until(lambda: local.status is not None)
     text = asked()
-    assert "PyTorch 2.13.0 for" in text and "About 10.3 GiB of weights are downloaded." in text
-    for licence in ("MIT", "DINOv3 License"):
+    assert "PyTorch 2.13.0 for" in text and "About 10.4 GiB of weights are downloaded." in text
+    for licence in ("MIT", "DINOv3 License", "Apache-2.0"):
         assert f"Licence {licence}: https://" in text
-    assert "About 15.7 GiB" in asked(resolution="all", retexture=True)
+    assert "Licences of the packages: BSD" in text and "GiB are free" in text
+    assert "About 15.9 GiB" in asked(resolution="all", retexture=True)
     assert "taken over from the folder" in asked(source="/somewhere")
 
 
@@ -128,14 +130,14 @@ def test_installing_goes_on_in_the_background_and_can_be_watched(local, until, h
 
     bpy.ops.trellis.install_local(part="WEIGHTS")
     until(lambda: not local.at_work)
-    assert local.words == "TRELLIS.2 is installed."
+    assert local.words.startswith("TRELLIS.2 is installed.\nU²-Net cannot be had: github.com")
     until(lambda: "512: ready" in " ".join(shown().texts()))
     assert shown().names() == [
         "trellis.install_local",
         "trellis.uninstall_local",
         "trellis.unload_local",
     ]
-    assert "About" not in asked() and "0.7 GiB" in asked(retexture=True)
+    assert "About 0.2 GiB" in asked() and "About 0.8 GiB" in asked(retexture=True)
 
     bpy.ops.trellis.uninstall_local()
     until(lambda: not local.at_work)
@@ -150,7 +152,7 @@ def test_a_gate_is_explained_in_the_section(local, until, monkeypatch, hub):
     assert "Meta" in words and f"{hub.url}/{GATED}" in words
     bpy.ops.trellis.install_local(part="WEIGHTS", without_gate=True)
     until(lambda: not local.at_work)
-    assert local.words == "TRELLIS.2 is installed."
+    assert local.words.startswith("TRELLIS.2 is installed.\nU²-Net cannot be had: github.com")
 
 
 def test_the_sidebar_shows_the_way_to_it_and_how_far_it_is(local, until, hub, picture):
@@ -191,7 +193,7 @@ def test_drawing_reads_nothing_but_memory(local, until, monkeypatch):
 def test_in_background_mode_it_waits_and_errors_are_raised(local, hub, home, monkeypatch, capfd):
     monkeypatch.setattr(operators, "waits", lambda: True)
     assert bpy.ops.trellis.install_local(part="WEIGHTS") == {"FINISHED"}
-    assert not weights.missing(weights.folder(home), weights.wanted("512"))
+    assert not weights.missing(weights.folder(home), weights.needed("512"))
     assert bpy.ops.trellis.unload_local() == {"FINISHED"}
     assert "No model is loaded" in capfd.readouterr().out
     assert bpy.ops.trellis.uninstall_local() == {"FINISHED"}

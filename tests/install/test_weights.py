@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def ignore(_: object) -> None:
     """Nothing."""
 
 
-def install(home: Path, wish: Wish = ONLY_WEIGHTS) -> None:
-    installer.install(home, wish, ignore, never, ignore)
+def install(home: Path, wish: Wish = ONLY_WEIGHTS) -> installer.Plan:
+    return installer.install(home, wish, ignore, never, ignore)
 
 
 def target(home: Path, name: str = STRUCTURE) -> Path:
@@ -59,7 +60,7 @@ def leave(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 @pytest.mark.parametrize(
     ("resolution", "retexture", "expected"),
-    [("512", False, 10.3), ("all", False, 15.1), ("512", True, 10.9), ("all", True, 15.7)],
+    [("512", False, 10.4), ("all", False, 15.2), ("512", True, 11.1), ("all", True, 15.9)],
 )
 def test_the_choices_are_as_large_as_the_documentation_says(
     resolution: str, retexture: bool, expected: float
@@ -70,8 +71,10 @@ def test_the_choices_are_as_large_as_the_documentation_says(
 
 def test_every_revision_is_pinned_and_nothing_under_a_non_commercial_licence_is_listed() -> None:
     files = weights.wanted("all", retexture=True)
-    assert all(len(file.revision) == 40 for file in files)
-    assert {file.licence for file in files} == {"MIT", "DINOv3 License"}
+    assert all(len(file.revision) == 40 for file in files if not file.url)
+    assert {file.licence for file in files} == {"MIT", "DINOv3 License", "Apache-2.0"}
+    assert [file.path for file in files if file.url and file.size and file.sha256] == ["u2net.onnx"]
+    assert [file.path for file in files if file.without] == ["u2net.onnx"]
     assert not [file for file in files if "rmbg" in file.repository.lower()]
     assert all(file.size is None or file.sha256 for file in files), "a size without its hash"
 
@@ -84,7 +87,7 @@ def test_all_files_come_whole_with_their_records_and_nothing_else(leave: Hub, ho
     install(home, wish)
     place = weights.folder(home)
     expected = set()
-    for file in weights.wanted("all", retexture=True):
+    for file in weights.needed("all", retexture=True):
         content = leave.files[f"{file.repository}/{file.path}"]
         path = place / file.target
         assert path.read_bytes() == content
@@ -97,12 +100,15 @@ def test_all_files_come_whole_with_their_records_and_nothing_else(leave: Hub, ho
     assert {path for path in place.rglob("*") if path.is_file()} == expected
     leave.calls.clear()
     install(home, wish)
-    assert not leave.calls, "what is here is not asked for"
+    assert {call.path.rpartition("/")[2] for call in leave.calls} == {"u2net.onnx"}, (
+        "what is here is not asked for"
+    )
 
 
 def test_the_token_goes_to_the_hub_alone(leave: Hub, home: Path) -> None:
     install(home)
-    assert all(call.headers["authorization"] for call in leave.calls if call.host == "hub")
+    asked = [call for call in leave.calls if call.host == "hub" and "/resolve/" in call.path]
+    assert asked and all(call.headers["authorization"] for call in asked)
     files = [call for call in leave.calls if call.host == "files"]
     assert files and not [call for call in files if "authorization" in call.headers]
 
@@ -136,9 +142,7 @@ def test_the_ungated_copy_needs_no_token_and_serves_in_its_place(hub: Hub, home:
     install(home, replace(ONLY_WEIGHTS, without_gate=True))
     copy = target(home, f"{weights.ungated()}/model.safetensors")
     assert json.loads(client.record_of(copy).read_text())["revision"] == COMMIT
-    hub.calls.clear()
-    install(home)
-    assert not hub.calls, "with the copy nothing is missing"
+    assert not weights.missing(weights.folder(home), weights.needed("512"))
 
 
 def test_a_download_that_breaks_goes_on_where_it_broke(leave: Hub, home: Path) -> None:
@@ -234,12 +238,101 @@ def test_a_mirror_takes_the_hubs_place(leave: Hub, home: Path, monkeypatch) -> N
     assert target(home).exists()
 
 
+# What the engine can do without
+
+ONNX = b"a network that is small enough" * 1000
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The list of files as if U²-Net's were the one above."""
+    listed = json.loads(weights._MANIFEST.read_text(encoding="utf-8"))
+    (entry,) = [entry for entry in listed["files"] if entry["path"] == "u2net.onnx"]
+    entry |= {"size": len(ONNX), "sha256": hashlib.sha256(ONNX).hexdigest()}
+    (tmp_path / "weights.json").write_text(json.dumps(listed), encoding="utf-8")
+    monkeypatch.setattr(weights, "_MANIFEST", tmp_path / "weights.json")
+    weights._manifest.cache_clear()
+    yield
+    weights._manifest.cache_clear()
+
+
+def test_the_network_that_cuts_subjects_out_comes_from_a_mirror_too(
+    leave: Hub, home: Path, network: None
+) -> None:
+    path = leave.release(ONNX)
+    assert install(home).lost == ()
+    file = weights.folder(home) / "u2net.onnx"
+    assert file.read_bytes() == ONNX and client.record_of(file).exists()
+    calls = [call for call in leave.calls if call.path.strip("/") == path]
+    assert calls and not [call for call in calls if "authorization" in call.headers], "no hub"
+    leave.calls.clear()
+    install(home)
+    assert not leave.calls
+
+
+def test_it_is_asked_for_at_its_own_address_without_the_hubs_token(
+    leave: Hub, home: Path, network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def look(where: str, revision: str, key: str = "") -> client.Remote:
+        asked.append((where, key))
+        return real(where, revision, key)
+
+    real = client.look
+    monkeypatch.setattr(client, "look", look)
+    install(home)
+    url = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/u2net.onnx"
+    assert [key for where, key in asked if "/rembg/" in where] == ["", ""]
+    assert asked[-1][0] == url and asked[0][1] == TOKEN
+
+
+@pytest.mark.parametrize("trouble", [Trouble(instead=ONNX[:-1] + b"?"), Trouble(status=404)])
+def test_one_that_does_not_come_or_is_another_is_told_and_the_rest_is_installed(
+    leave: Hub, home: Path, network: None, trouble: Trouble
+) -> None:
+    path = leave.release(ONNX)
+    leave.trouble[path] = replace(trouble, times=9)
+    (note,) = install(home).lost
+    assert "U²-Net" in note and "by colour" in note
+    assert not (weights.folder(home) / "u2net.onnx").exists()
+    assert not weights.missing(weights.folder(home), weights.needed("512"))
+    assert installer.status(home).weights_words().startswith("512: ready")
+    del leave.trouble[path]
+    assert install(home).lost == ()
+    assert (weights.folder(home) / "u2net.onnx").read_bytes() == ONNX
+
+
+def test_one_that_was_put_there_by_hand_is_believed_by_its_size(home: Path, network: None) -> None:
+    (file,) = [file for file in weights.wanted("512") if file.without]
+    place = weights.folder(home)
+    place.mkdir(parents=True)
+    for content, missing in ((ONNX[:-1], [file]), (ONNX, [])):
+        (place / "u2net.onnx").write_bytes(content)
+        assert weights.missing(place, [file]) == missing
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_may_have_it_or_not(
+    hub: Hub, home: Path, tmp_path: Path, network: None, there: bool
+) -> None:
+    for file in weights.needed("512"):
+        path = as_here(tmp_path / "folder", file.repository, file.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(hub.files[f"{file.repository}/{file.path}"])
+    if there:
+        (tmp_path / "folder" / "u2net.onnx").write_bytes(ONNX)
+    lost = install(home, replace(ONLY_WEIGHTS, source=tmp_path / "folder", offline=True)).lost
+    assert len(lost) == (not there)
+    assert (weights.folder(home) / "u2net.onnx").exists() == there
+
+
 # What is here
 
 
 def test_a_file_that_was_cut_or_changed_is_missing_again(leave: Hub, home: Path) -> None:
     install(home)
-    files, place = weights.wanted("512"), weights.folder(home)
+    files, place = weights.needed("512"), weights.folder(home)
     assert not weights.missing(place, files)
     path = target(home)
     path.write_bytes(path.read_bytes()[:-1])
@@ -294,12 +387,14 @@ def as_cached(folder: Path, repository: str, path: str) -> Path:
 def test_a_folder_takes_the_hubs_place(hub: Hub, home: Path, tmp_path: Path, layout, copy) -> None:
     folder = tmp_path / "Große Dateien"
     for file in weights.wanted("512", without_gate=copy != GATED):
+        if file.without:
+            continue
         path = layout(folder, file.repository, file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(hub.files[f"{file.repository}/{file.path}"])
     install(home, replace(ONLY_WEIGHTS, source=folder, offline=True))
     assert not hub.calls, "nothing goes over the line"
-    assert not weights.missing(weights.folder(home), weights.wanted("512"))
+    assert not weights.missing(weights.folder(home), weights.needed("512"))
     source = layout(folder, "microsoft/TRELLIS.2-4B", STRUCTURE.split("/", 2)[2])
     assert target(home).samefile(source), "a link takes no room"
     record = json.loads(client.record_of(target(home)).read_text())
@@ -310,7 +405,7 @@ def test_a_folder_that_lacks_something_or_holds_a_broken_file_is_refused(
     hub: Hub, home: Path, tmp_path: Path
 ) -> None:
     wish = replace(ONLY_WEIGHTS, source=tmp_path / "folder")
-    for file in weights.wanted("512"):
+    for file in weights.needed("512"):
         path = as_here(tmp_path / "folder", file.repository, file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(hub.files[f"{file.repository}/{file.path}"])

@@ -11,6 +11,7 @@ repository puts code and metric under Apache-2.0, and says nothing of the weight
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -77,6 +78,8 @@ def _runtime(network: Path) -> tuple[str, ModuleType | None]:
     """What runs the network; else why it cannot be run."""
     if not network.is_file():
         return f"there is no {network.name}", None
+    # Builds from 1.29 on send telemetry, unless it is forbidden before they are imported
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         return "", importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -90,12 +93,13 @@ def _by_network(picture: Image.Image, network: Path, runtime: ModuleType) -> Mas
     pixels = (pixels / max(pixels.max(), 1.0) - _MEAN) / _DEVIATION
     batch = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
     try:
+        runtime.disable_telemetry_events()  # for Windows, where that variable is not heeded
         session = runtime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
         # The first of its seven outputs is the one that the others lead to
         answer = session.run(None, {session.get_inputs()[0].name: batch})[0][0, 0]
     except Exception as error:  # its errors have no class in common
         raise EngineError(
-            f"The matte's network cannot be used ({error}). Delete {network}, or fetch it again."
+            f"The matte's network cannot be used ({error}). Delete {network}, and install TRELLIS.2 again to have it anew."
         ) from error
     low, high = float(answer.min()), float(answer.max())
     if not high - low > _FLAT:
