@@ -5,5 +5,6 @@ job.py       the states of a job and which may follow which
 journal.py   every job as a row on disk
 request.py   what somebody asks for, and everything that is checked before it is a job
 runner.py    the thread in which jobs live      carrier.py   what is done with one of them
-images.py    input pictures      glb.py   delivered models      library.py   where both are kept
+images.py    input pictures      fetch.py   those on the web      glb.py   delivered models
+library.py   where both are kept
 """

@@ -8,8 +8,10 @@ base64; a URL, or the id of an upload, is a reference that goes to the service a
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -82,30 +84,15 @@ def read(given: Path | str, max_side: int, *, cut_out: bool = False) -> InputIma
     data = _embedded(given) if isinstance(given, str) else None
     path = Path(given) if data is None else None
     name = path.name if path else "picture"
-    try:
-        if path:
-            _check_file(path)
-        else:
-            _check_bytes(name, len(data or b""))
-        with Image.open(path or io.BytesIO(data or b""), formats=FORMATS) as image:
-            _check_size(name, image.width, image.height)
-            # Lets the JPEG decoder skip most of a much larger picture
-            if not cut_out:
-                image.draft("RGB", (max_side, max_side))
-            picture = _convert(image)
-    except FileNotFoundError as error:
-        raise ImageError(f"There is no image {path}. Check the path.") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        raise ImageError(
-            f"{name} is not a picture that can be read. Use one of {known}."
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels(name) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's words for broken files
-        raise ImageError(
-            f"{name} cannot be read, it may be cut off or damaged: {error}."
-        ) from error
+    if path:
+        check_file(path)
+    else:
+        check_bytes(name, len(data or b""))
+    with _opened(name, path or io.BytesIO(data or b"")) as image:
+        # Lets the JPEG decoder skip most of a much larger picture
+        if not cut_out:
+            image.draft("RGB", (max_side, max_side))
+        picture = _convert(image)
     if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[1] == 0:
         raise ImageError(
             f"{name} is wholly transparent. Use a picture on which the subject can be seen."
@@ -118,6 +105,37 @@ def read(given: Path | str, max_side: int, *, cut_out: bool = False) -> InputIma
     picture.save(out, "PNG", compress_level=3)
     size = (picture.width, picture.height)
     return InputImage(name, out.getvalue(), *size, bool(subject), picture.mode == "RGB")
+
+
+def glance(path: Path) -> None:
+    """Refuse a file whose first bytes already show that it cannot be used.
+
+    Raises:
+        ImageError: why not. Whether all of it is whole, only `read` finds out.
+    """
+    check_file(path)
+    with _opened(path.name, path):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(name: str, source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    """A picture of a size that can be read, and in words what goes wrong with it meanwhile."""
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            _check_size(name, image.width, image.height)
+            yield image
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise ImageError(
+            f"{name} is not a picture that can be read. Use one of {known}."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(name) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's words for broken files
+        raise ImageError(
+            f"{name} cannot be read, it may be cut off or damaged: {error}."
+        ) from error
 
 
 def _subject(picture: Image.Image) -> Image.Image | None:
@@ -145,16 +163,20 @@ def seen(picture: InputImage, margin: float, side: int) -> bytes:
     return out.getvalue()
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be a picture, unread: an ImageError."""
     if path == Path():
         raise ImageError("The image has no name. Give the path of a picture.")
+    if not path.exists():
+        raise ImageError(f"There is no image {path}. Check the path.")
     size = path.stat().st_size
     if path.is_dir():
         raise ImageError(f"{path} is a folder. Give the image file itself.")
-    _check_bytes(path.name, size)
+    check_bytes(path.name, size)
 
 
-def _check_bytes(name: str, size: int) -> None:
+def check_bytes(name: str, size: int) -> None:
+    """Refuse what is too large to be read, or nothing at all: an ImageError."""
     if size == 0:
         raise ImageError(f"{name} is empty (0 bytes). Save the picture again.")
     if size > MAX_BYTES:

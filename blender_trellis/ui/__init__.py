@@ -5,7 +5,9 @@ preferences.py      keys, base URLs, results folder, and the Config that follows
 properties.py       `scene.trellis`: images, endpoint, parameters made from the schema, seed, height
 callbacks.py        what Blender calls when one of those changes
 orders.py           from those settings to an order, or what is missing for one
-pictures.py         Blender images as files to send      previews.py   small pictures to show
+pictures.py         Blender images as files to send      previews.py   pictures to show
+captures.py         those of a viewport                clipboard.py  what was copied
+sights.py           pictures as the model will see them
 pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
 arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
@@ -34,6 +36,8 @@ def _classes() -> list[Any]:
     """Everything to register, in order."""
     from . import (
         operators,
+        operators_batch,
+        operators_capture,
         operators_drop,
         operators_images,
         operators_install,
@@ -54,8 +58,10 @@ def _classes() -> list[Any]:
         preferences.TRELLIS_AddonPreferences,
         *properties.CLASSES,
         *operators_images.CLASSES,
+        *operators_capture.CLASSES,
         *operators_drop.CLASSES,
         *operators.CLASSES,
+        *operators_batch.CLASSES,
         *operators_jobs.CLASSES,
         *operators_scene.CLASSES,
         *operators_recipe.CLASSES,

@@ -35,12 +35,16 @@ def switch_endpoint(settings: Any, _context: Any) -> None:
     settings.last_endpoint = target
 
 
+def is_render(image: Any) -> bool:
+    """Whether an image is the place that renders go to: scripts see no pixels of it."""
+    return bool(image.type == "RENDER_RESULT")
+
+
 def image_items(_operator: Any, context: Any) -> list[tuple[str, str, str]]:
-    """The images of this file that have pixels of their own."""
-    without = {"RENDER_RESULT", "COMPOSITING"}
+    """The images of this file that have pixels of their own, and the place of renders, which does not say if one is there."""
     _images[:] = [
         (image.name, image.name, "")
         for image in context.blend_data.images
-        if image.type not in without
+        if image.type != "COMPOSITING"
     ]
     return _images

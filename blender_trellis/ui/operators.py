@@ -69,12 +69,8 @@ class _Order:
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            for order in orders.orders_of(context.scene, self._asked(context.scene), self.filepath):
-                if waits():
-                    job = pump.get().carry_out(order)
-                    import_now(job, context.scene, order.wish)
-                else:
-                    pump.get().submit(order)
+            wanted = orders.orders_of(context.scene, self._asked(context.scene), self.filepath)
+            carry_out(context.scene, wanted)
         except TrellisError as error:
             return refuse(self, error)
         return {"FINISHED"}
@@ -132,6 +128,19 @@ class TRELLIS_OT_retexture(_Order, bpy.types.Operator):
 
     def _asked(self, scene: bpy.types.Scene) -> str:
         return orders.retexture(scene)
+
+
+def carry_out(scene: bpy.types.Scene, wanted: list[orders.Order]) -> None:
+    """Have models made: in a window it returns at once, in background mode it waits and imports.
+
+    Raises:
+        TrellisError: one cannot be made.
+    """
+    for order in wanted:
+        if waits():
+            import_now(pump.get().carry_out(order), scene, order.wish)
+        else:
+            pump.get().submit(order)
 
 
 def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:

@@ -6,10 +6,7 @@ from pathlib import Path
 import bpy
 from bpy.props import CollectionProperty, FloatVectorProperty, StringProperty
 
-from . import places
-
-# Those that generation/images.py reads, as far as Blender lets a file be dropped by its name
-_SUFFIXES = ".png;.jpg;.jpeg;.webp;.tif;.tiff;.bmp;.tga;.gif;.avif"
+from . import pictures, places
 
 
 class TRELLIS_OT_drop_images(bpy.types.Operator):
@@ -84,7 +81,7 @@ class TRELLIS_FH_images(bpy.types.FileHandler):
     bl_idname = "TRELLIS_FH_images"
     bl_label = "Make 3D Model of Image"
     bl_import_operator = "trellis.drop_images"
-    bl_file_extensions = _SUFFIXES
+    bl_file_extensions = ";".join(pictures.SUFFIXES)
 
     @classmethod
     def poll_drop(cls, context: bpy.types.Context) -> bool:

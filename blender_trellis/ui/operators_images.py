@@ -4,9 +4,11 @@
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, CollectionProperty, EnumProperty, StringProperty
+from bpy.props import BoolProperty, CollectionProperty, EnumProperty, IntProperty, StringProperty
 
-from .callbacks import image_items
+from ..errors import TrellisError
+from . import pictures
+from .callbacks import image_items, is_render
 
 
 class TRELLIS_OT_add_images(bpy.types.Operator):
@@ -51,7 +53,9 @@ class TRELLIS_OT_add_images(bpy.types.Operator):
 class TRELLIS_OT_add_image_datablock(bpy.types.Operator):
     bl_idname = "trellis.add_image_datablock"
     bl_label = "Use Blender Image for 3D Model"
-    bl_description = "Use an image of this file: one that was loaded, painted or baked"
+    bl_description = (
+        "Use an image of this file: one that was loaded, painted or baked, or the last render"
+    )
     bl_options = {"REGISTER", "UNDO"}
     bl_property = "image"
 
@@ -63,7 +67,7 @@ class TRELLIS_OT_add_image_datablock(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if image_items(None, context):
             return True
-        cls.poll_message_set("Load or paint an image in this file first")
+        cls.poll_message_set("Load, paint or render an image in this file first")
         return False
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
@@ -71,8 +75,17 @@ class TRELLIS_OT_add_image_datablock(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        settings = context.scene.trellis
-        settings.images.add().image = bpy.data.images[self.image]
+        image, settings = bpy.data.images[self.image], context.scene.trellis
+        try:
+            rendered = str(pictures.rendered(image, context.scene)) if is_render(image) else ""
+        except TrellisError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        item = settings.images.add()
+        if rendered:
+            item.filepath = rendered
+        else:
+            item.image = image
         settings.active = len(settings.images) - 1
         if context.area:
             context.area.tag_redraw()
@@ -100,7 +113,27 @@ class TRELLIS_OT_remove_image(_OnActiveImage, bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.trellis
         settings.images.remove(settings.active)
+        settings.drop_set &= bool(settings.images)
         settings.active = max(0, min(settings.active, len(settings.images) - 1))
+        return {"FINISHED"}
+
+
+class TRELLIS_OT_show_image(_OnActiveImage, bpy.types.Operator):
+    bl_idname = "trellis.show_image"
+    bl_label = "Show Image of 3D Model"
+    bl_description = "Show this view in the large place"
+    bl_options = {"REGISTER", "UNDO"}
+
+    index: IntProperty(
+        name="View", description="Which one of the list, from 0", min=0, options={"SKIP_SAVE"}
+    )
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        settings = context.scene.trellis
+        if self.index >= len(settings.images):
+            self.report({"ERROR"}, "There is no such view. Choose one of the list.")
+            return {"CANCELLED"}
+        settings.active = self.index
         return {"FINISHED"}
 
 
@@ -130,6 +163,7 @@ class TRELLIS_OT_move_image(_OnActiveImage, bpy.types.Operator):
 CLASSES = (
     TRELLIS_OT_add_images,
     TRELLIS_OT_add_image_datablock,
+    TRELLIS_OT_show_image,
     TRELLIS_OT_remove_image,
     TRELLIS_OT_move_image,
 )

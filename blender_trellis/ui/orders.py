@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -27,7 +28,8 @@ NOT_INSTALLED = "Install TRELLIS.2 on this computer, or choose another endpoint"
 
 
 class Order(NamedTuple):
-    """What the user asked for. `mesh` is a GLB, for an endpoint that works on one; `id` the job's, drawn later where "".
+    """What the user asked for. `mesh` is a GLB, for an endpoint that works on one; `id` the job's, drawn later where "";
+    `cut_out` as in a `Request`.
 
     Of several in one row each knows all: `wish["row"]` holds their ids.
     """
@@ -39,6 +41,7 @@ class Order(NamedTuple):
     wish: dict[str, Any]
     mesh: bytes | None = None
     id: str = ""
+    cut_out: bool = False
 
 
 def missing(scene: bpy.types.Scene) -> str:
@@ -137,11 +140,10 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
     if why:
         raise EndpointError(f"{why}.")
     if filepath:
-        path = pictures.from_file(filepath)
-        taken: list[Picture] = [path]
-        names = [path.name]
+        taken: list[Picture] = [pictures.from_file(filepath)]
+        names = [properties.file_name(filepath)]
     else:
-        taken = [_picture(item) for item in settings.images]
+        taken = [pictures.of(item) for item in settings.images]
         names = [properties.label_of(item) for item in settings.images]
     if not taken:
         raise ImageError("There is no image. Add one.")
@@ -159,6 +161,7 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
         parameters=properties.parameters(scene, endpoint),
         wish=wish,
         mesh=mesh,
+        cut_out=settings.cut_out,
     )
 
 
@@ -184,6 +187,16 @@ def orders_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") ->
     ]
 
 
+def batch_of(scene: bpy.types.Scene, paths: Sequence[Path]) -> list[Order]:
+    """The orders for one model, or all variations, of each of several pictures, which stand in one row. Raises as `order_of`."""
+    made = [order for path in paths for order in orders_of(scene, filepath=str(path))]
+    row = [order.id or str(uuid.uuid4()) for order in made]
+    return [
+        order._replace(id=each, wish=order.wish | {"row": row})
+        for order, each in zip(made, row, strict=True)
+    ]
+
+
 def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[str, Any]]:
     """The object as a GLB, and the wish that the result become its mesh."""
     from ..generation.library import storage_error
@@ -197,9 +210,3 @@ def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[
             return path.read_bytes(), wish_for(obj, scene, sent)
     except OSError as error:
         raise storage_error(error, Path(tempfile.gettempdir())) from error
-
-
-def _picture(item: Any) -> Picture:
-    from . import pictures
-
-    return pictures.from_image(item.image) if item.image else pictures.from_file(item.filepath)

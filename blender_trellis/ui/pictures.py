@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Input pictures: a picture file stays where it is, an image of the .blend becomes a temporary PNG with the same pixels.
+"""Input pictures: a picture file stays where it is, an image of the .blend becomes a temporary PNG with the same pixels, and
+what was pasted, captured or rendered, which has no file yet, a lasting one.
 
 `take` is the main thread's part and only copies; `write` may run in any thread, and encodes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
+import tempfile
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +22,8 @@ from ..errors import ImageError
 if TYPE_CHECKING:
     import bpy
 
+# Of the files that generation/images.py reads
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".gif", ".avif")
 # What Blender calls the formats that a file can be sent in as it is; others go through their pixels.
 _AS_THEY_ARE = {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "TARGA", "TARGA_RAW"}
 _NO_ALPHA = {
@@ -46,14 +53,65 @@ class Pixels:
     data: array[float]
 
 
-Picture = Path | Packed | Pixels
+@dataclass(frozen=True)
+class Remote:
+    """A picture on the web, kept in `folder` once it was fetched, which needs to be `online`."""
+
+    url: str
+    folder: Path
+    online: bool
 
 
-def from_file(filepath: str) -> Path:
-    """The picture file at a path that may be relative to the .blend."""
+Picture = Path | Packed | Pixels | Remote
+
+
+def on_the_web(filepath: str) -> bool:
+    """Whether the path of a picture is an address."""
+    return filepath.startswith(("https://", "http://"))
+
+
+def of(item: Any) -> Picture:
+    """What is needed to send one of the scene's pictures.
+
+    Raises:
+        ImageError: it has no pixels.
+    """
+    return from_image(item.image) if item.image else from_file(item.filepath)
+
+
+def from_file(filepath: str) -> Path | Remote:
+    """The picture file at a path that may be relative to the .blend, or at an address."""
     import bpy
 
+    if on_the_web(filepath):
+        return Remote(filepath, _home() / "pictures", bpy.app.online_access)
     return Path(bpy.path.abspath(filepath))
+
+
+def _home() -> Path:
+    from . import preferences
+
+    return preferences.config().home
+
+
+def keep(picture: Packed | Pixels) -> Path:
+    """Keep a picture that has no file yet, as a .blend may be opened again long after; the same picture is kept once.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from ..generation.library import storage_error
+
+    folder = _home() / "pictures"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".keep-", dir=folder) as scratch:
+            path = write(picture, Path(scratch), 0)
+            place = folder / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            place.mkdir(exist_ok=True)
+            return path.replace(place / path.name)
+    except OSError as error:
+        raise storage_error(error, folder) from error
 
 
 def from_image(image: bpy.types.Image) -> Picture:
@@ -89,14 +147,59 @@ def from_image(image: bpy.types.Image) -> Picture:
     return Pixels(image.name, width, height, image.channels, image.is_float, opaque, data)
 
 
+def rendered(image: bpy.types.Image, scene: bpy.types.Scene) -> Path:
+    """A lasting file with the last render, as it is shown: the scene's view transform is in it, and alpha where it has one.
+
+    Raises:
+        ImageError: there is no render any more.
+        StorageError: the file cannot be kept.
+    """
+    with tempfile.TemporaryDirectory(prefix="trellis-render-") as folder:
+        path = Path(folder) / "render.png"
+        try:
+            with _as_png(scene.render.image_settings):
+                image.save_render(str(path), scene=scene)
+        except RuntimeError as error:
+            raise ImageError(
+                f"There is no render to be used. Render an image first ({error})."
+            ) from error
+        return keep(Packed("Render", path.read_bytes()))
+
+
+@contextlib.contextmanager
+def _as_png(settings: Any) -> Iterator[None]:
+    """The render's file format, which `save_render` goes by, for a moment."""
+    wanted = {"file_format": "PNG", "color_mode": "RGBA", "color_depth": "8"}
+    if (
+        "media_type" in settings.bl_rna.properties
+    ):  # of Blender 5.0 and newer; the others depend on it
+        wanted = {"media_type": "IMAGE", **wanted}
+    before = {name: getattr(settings, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(settings, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
+
+
 def _size(image: Any) -> tuple[int, int]:
     return image.size[0], image.size[1]
 
 
 def write(picture: Picture, folder: Path, number: int) -> Path:
-    """The picture as a file, written to a folder of its own in `folder` where it is none yet."""
+    """The picture as a file, written to a folder of its own in `folder` where it is none yet.
+
+    Raises:
+        ImageError: it cannot be fetched.
+    """
     if isinstance(picture, Path):
         return picture
+    if isinstance(picture, Remote):
+        from ..generation.fetch import fetch
+
+        return fetch(picture.url, picture.folder, online=picture.online)
     place = folder / str(number)
     place.mkdir()
     # The job is called after the file

@@ -1,23 +1,64 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small pictures for the panel, loaded outside of draw functions: a draw asks for one, gets an icon number or 0, and what is
-missing is loaded at the pump's next tick."""
+"""Pictures for the panel, made and loaded outside of draw functions: a draw asks for one and gets what is there; what is
+missing, or may have changed, is seen to at the pump's next tick."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bpy
 
+from ..endpoints.schema import schemas
+from ..errors import ImageError, TrellisError
+from . import pictures, preferences
+from .sights import Sight, Wish, look
+
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from bpy.utils.previews import ImagePreviewCollection
+
+AGAIN = 2.0  # seconds after which a file that is shown may have changed
+_AGAIN_ON_THE_WEB = 60.0  # or an address that gave nothing may answer
+
+
+class _Source(NamedTuple):
+    """What is looked at: a file or an address, or an image of the .blend, which a stroke on it makes another one."""
+
+    filepath: str
+    image: int
+    painted: bool
+    wish: Wish
+
+
+@dataclass
+class _Look:
+    """What is known of a source; `asked` when somebody last went to look."""
+
+    sight: Sight | None = None
+    asked: float = 0.0
+    coming: Future[Sight] | None = None
 
 
 class Previews:
-    """The pictures that the panel has asked for, by path."""
+    """The pictures that the panel has asked for: files by path, and how a model will see the scene's images.
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    `later` runs what takes time elsewhere.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        later: Callable[[Callable[[], Sight]], Future[Sight]],
+    ) -> None:
         self._wake = wake
+        self._later = later
+        self._looks: dict[_Source, _Look] = {}
+        self._to_look: set[_Source] = set()
         self._loaded: ImagePreviewCollection | None = None
         self._wanted: set[str] = set()
 
@@ -31,25 +72,88 @@ class Previews:
             self._wake()
         return 0
 
-    @staticmethod
-    def of_image(image: bpy.types.Image) -> int:
-        """The icon of an image datablock."""
-        preview = image.preview or image.preview_ensure()
-        return int(preview.icon_id) if preview else 0
+    def seen(self, settings: Any, item: Any) -> Sight | None:
+        """How the chosen model will see one of the scene's images; None until that is known.
+
+        A file that changes is looked at again; of an image that is painted on, the first unsaved stroke tells.
+        """
+        images = schemas()[settings.endpoint]["images"]
+        wish = Wish(images["side"], images["margin"], settings.cut_out)
+        image = item.image
+        source = (
+            _Source("", image.session_uid, image.is_dirty, wish)
+            if image
+            else _Source(item.filepath, 0, False, wish)
+        )
+        known = self._looks.setdefault(source, _Look())
+        pause = _AGAIN_ON_THE_WEB if pictures.on_the_web(source.filepath) else AGAIN
+        due = not image and time.monotonic() - known.asked > pause
+        if known.coming is None and (due or not known.asked):
+            known.asked = time.monotonic()
+            self._to_look.add(source)
+            self._wake()
+        return known.sight
 
     @property
     def wanted(self) -> bool:
         """Whether `load` has something to do."""
-        return bool(self._wanted)
+        come = (known.coming and known.coming.done() for known in self._looks.values())
+        return bool(self._wanted or self._to_look) or any(come)
 
-    def load(self) -> None:
-        """Load one of the pictures that were asked for. Blender reads it in a thread of its own, when it is first seen."""
+    def load(self) -> bool:
+        """Do one of the things that were asked for; whether there is something new to be seen.
+
+        A picture file is read by Blender in a thread of its own, when it is first seen.
+        """
+        new = [self._take(known) for known in self._looks.values() if known.coming]
+        if self._to_look:
+            new.append(self._look(self._to_look.pop()))
+        elif self._wanted:
+            self._load(self._wanted.pop())
+            new.append(True)
+        return any(new)
+
+    def _load(self, path: str) -> None:
         from bpy.utils import previews
 
-        path = self._wanted.pop()
         if self._loaded is None:
             self._loaded = previews.new()
         self._loaded.load(path, path, "IMAGE")
+
+    def _look(self, source: _Source) -> bool:
+        """Have the clerk look, or see at once that there is nothing to be seen.
+
+        Only the pixels of an image that has no file are copied here.
+        """
+        known = self._looks[source]
+        try:
+            picture = self._picture(source)
+            home = preferences.config().home
+        except TrellisError as error:
+            known.sight = Sight(error=error.message)
+            return True
+        known.coming = self._later(partial(look, picture, source.wish, home, known.sight))
+        return False
+
+    @staticmethod
+    def _picture(source: _Source) -> pictures.Picture:
+        if not source.image:
+            return pictures.from_file(source.filepath)
+        for image in bpy.data.images:
+            if image.session_uid == source.image:
+                return pictures.from_image(image)
+        raise ImageError("The image is no longer in this file. Choose another one.")
+
+    @staticmethod
+    def _take(known: _Look) -> bool:
+        """Whether the clerk has seen something else than before."""
+        if known.coming is None or not known.coming.done():
+            return False
+        before, coming = known.sight, known.coming
+        known.coming = None
+        error = coming.exception()
+        known.sight = coming.result() if error is None else Sight(error=f"{error!r}")
+        return known.sight != before
 
     def close(self) -> None:
         """Free the pictures."""
@@ -59,3 +163,5 @@ class Previews:
             previews.remove(self._loaded)
             self._loaded = None
         self._wanted.clear()
+        self._looks.clear()
+        self._to_look.clear()

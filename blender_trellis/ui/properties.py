@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import bpy
 from bpy.props import (
@@ -25,6 +26,7 @@ from bpy.props import (
 
 from ..endpoints.schema import Schema, carry_over, describe_range, schemas
 from .callbacks import lock_seed, switch_endpoint
+from .pictures import on_the_web
 from .text import tr
 
 MAX_INT = 2**31 - 1  # Blender's integers have 32 bits
@@ -108,7 +110,8 @@ GROUPS = {endpoint: _group(endpoint) for endpoint in schemas()}
 
 
 class TRELLIS_PG_image(bpy.types.PropertyGroup):
-    """One picture: an image of this file, or a file on disk, with the name it had where the file has another.
+    """One picture: an image of this file, a file on disk, or an address on the web; with the name it had where the file has
+    another.
 
     Its position in the list says which view it shows.
     """
@@ -144,6 +147,12 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         description="By which a result finds the scene that asked for it", options={"HIDDEN"}
     )
     images: CollectionProperty(type=TRELLIS_PG_image, name="Images")
+    cut_out: BoolProperty(
+        name="Separate Background",
+        description="Take a plain background away here, so that what is shown is what will be sent. Off: opaque pictures are "
+        "sent as they are, and cut out where the model is made. Pictures with transparency stay as they are",
+        default=True,
+    )
     drop: FloatVectorProperty(
         name="Drop Point",
         description="Where an image was dropped, and where the next model will stand",
@@ -252,9 +261,14 @@ def group_of(settings: TRELLIS_PG_scene, endpoint: str) -> bpy.types.PropertyGro
 
 def label_of(item: TRELLIS_PG_image) -> str:
     """What to call one of the images."""
-    own: str = item.name or bpy.path.basename(item.filepath)
-    label: str = item.image.name if item.image else own
-    return label
+    return str(item.image.name if item.image else item.name or file_name(item.filepath))
+
+
+def file_name(filepath: str) -> str:
+    """What to call a picture file, or a picture on the web."""
+    if on_the_web(filepath):
+        return unquote(urlsplit(filepath).path.rpartition("/")[2]) or filepath
+    return str(bpy.path.basename(filepath))
 
 
 def _value(group: bpy.types.PropertyGroup, prop: Schema) -> Any:

@@ -49,7 +49,7 @@ class Pump:
         from .previews import Previews
 
         self.board = jobs.Board()
-        self.previews = Previews(wake)
+        self.previews = Previews(wake, partial(self.later, quiet=True))
         self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.runner: Runner | None = None
         self._arrivals = Arrivals(self._arrived, partial(self.later, quiet=True))
@@ -95,7 +95,10 @@ class Pump:
         if order.mesh:
             mesh = folder / "model.glb"
             mesh.write_bytes(order.mesh)
-        runner.submit(Request(order.endpoint, images, order.parameters, order.wish, mesh), job_id)
+        request = Request(
+            order.endpoint, images, order.parameters, order.wish, mesh, cut_out=order.cut_out
+        )
+        runner.submit(request, job_id)
 
     def _count(self) -> None:
         """In the clerk's thread: reads what was spent, and how long models took."""
@@ -400,8 +403,7 @@ class Pump:
             self._drain(self.runner.events, self._take, until)
         self._arrivals.step()
         if self.previews.wanted and time.perf_counter() < until:
-            self.previews.load()
-            self.board.dirty = True
+            self.board.dirty |= self.previews.load()
         if not self.at_work:
             self._arrivals.relax()
         if (self.board.dirty or placeholders.outdated()) and self._knows_all:

@@ -82,7 +82,8 @@ def test_a_background_is_taken_away_before_the_picture_is_sent(home: Path) -> No
     for more, mode in (((), "RGB"), (("--cut-out",), "RGBA")):
         assert run_trellis("generate", photo, "--set", "resolution=512", *more).code == 0
         newest = max((home / "inputs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        assert Image.open(newest).mode == mode
+        with Image.open(newest) as sent:
+            assert sent.mode == mode
 
 
 def test_a_blend_opens_with_its_textures_packed(tmp_path: Path, picture: Path) -> None:

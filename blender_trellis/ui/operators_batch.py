@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A folder of pictures as a batch: one model of each, after a look at how many there are and what all of them cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+from bpy.props import BoolProperty, StringProperty
+
+from ..endpoints.schema import schemas
+from ..errors import ImageError, TrellisError
+from . import money, operators, orders, pictures, properties
+from .text import tr, wrapped
+
+_WIDTH = 360  # of the dialog
+_LISTED = 8  # files that are skipped, by name
+
+
+class TRELLIS_OT_choose_folder(bpy.types.Operator):
+    bl_idname = "trellis.choose_folder"
+    bl_label = "Generate from Folder…"
+    bl_description = "Make one model of each picture in a folder, in a row at the 3D cursor. Asks before anything is sent"
+    bl_options = {"REGISTER"}
+
+    directory: StringProperty(subtype="DIR_PATH", options={"SKIP_SAVE", "HIDDEN"})
+    filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return TRELLIS_OT_generate_folder.poll(context)
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        return set(bpy.ops.trellis.generate_folder("INVOKE_DEFAULT", directory=self.directory))
+
+
+class TRELLIS_OT_generate_folder(bpy.types.Operator):
+    bl_idname = "trellis.generate_folder"
+    bl_label = "Generate from Folder"
+    bl_description = "Make one model of each picture in a folder, in a row at the 3D cursor"
+    bl_options = {"REGISTER"}
+
+    _good: list[Path]
+    _bad: list[str]
+
+    directory: StringProperty(
+        name="Folder",
+        description="Where the pictures are; folders in it are left out",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE", "HIDDEN"},
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        endpoint = context.scene.trellis.endpoint
+        why = orders.unreachable(endpoint)
+        if schemas()[endpoint]["mesh"]:
+            why = "Choose an endpoint that makes models of images alone"
+        if why:
+            cls.poll_message_set(why)
+        return not why
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        try:
+            self._good, self._bad = _pictures(self.directory)
+        except TrellisError as error:
+            return operators.refuse(self, error)
+        return set(context.window_manager.invoke_props_dialog(self, width=_WIDTH))
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column: Any = self.layout.column(align=True)
+        settings = context.scene.trellis
+        images = len(self._good)
+        count = images * properties.variations(settings, settings.endpoint)
+        column.label(
+            text=tr("{count} models of {images} images").format(count=count, images=images),
+            icon="IMAGE_DATA",
+            translate=False,
+        )
+        cost = money.estimate(settings, settings.endpoint)
+        if cost:
+            for line in wrapped(context, money.about(cost.times(images)), dialog=_WIDTH):
+                column.label(text=line, icon="BLANK1", translate=False)
+        if not self._bad:
+            return
+        column.separator()
+        column.label(text="Skipped, as they cannot be read:", icon="ERROR")
+        for name in self._bad[:_LISTED]:
+            column.label(text=name, icon="BLANK1", translate=False)
+        if len(self._bad) > _LISTED:
+            more = tr("and {count} more").format(count=len(self._bad) - _LISTED)
+            column.label(text=more, icon="BLANK1", translate=False)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            good, bad = _pictures(self.directory)
+            operators.carry_out(context.scene, orders.batch_of(context.scene, good))
+        except TrellisError as error:
+            return operators.refuse(self, error)
+        if bad:
+            words = tr("Skipped, as they cannot be read: {names}")
+            self.report({"WARNING"}, words.format(names=", ".join(bad)))
+        return {"FINISHED"}
+
+
+def _pictures(directory: str) -> tuple[list[Path], list[str]]:
+    """The pictures in a folder, by name, and the names of those that cannot be read.
+
+    Raises:
+        ImageError: there is none that can.
+    """
+    from ..generation import images
+
+    folder = Path(bpy.path.abspath(directory))
+    good, bad = [], []
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        found = []
+    for path in found:
+        # Files of other kinds are nobody's mistake
+        if path.suffix.lower() in pictures.SUFFIXES and path.is_file():
+            try:
+                images.glance(path)
+            except ImageError:
+                bad.append(path.name)
+            else:
+                good.append(path)
+    if not good:
+        raise ImageError(
+            f"There is no picture in {folder} that can be read. Choose another folder."
+        )
+    return good, bad
+
+
+CLASSES = (TRELLIS_OT_choose_folder, TRELLIS_OT_generate_folder)
