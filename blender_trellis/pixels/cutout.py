@@ -19,8 +19,13 @@ LEAST = 1e-3
 """Share of an opaque picture that a subject covers at least; less is noise that resembles no background."""
 
 
+_ON_THE_RIM = 0.35
+"""Share of the picture's rim that a subject may cover; where more is unlike the background, that was not a plain one."""
+
+
 def cut_out(picture: Image.Image) -> Image.Image | None:
-    """An RGB picture as RGBA whose alpha is the subject's, cropped to the subject; None if no subject can be told apart.
+    """An RGB picture as RGBA whose alpha is the subject's, cropped to the subject; None if none can be told apart for
+    sure: a cut-out that is wrong is worse than none.
 
     The crop leaves a little room, so that the contour is whole. The colours stay as they are.
     """
@@ -29,7 +34,8 @@ def cut_out(picture: Image.Image) -> Image.Image | None:
         return None
     mask = clean(np.pad(found, 1))[1:-1, 1:-1]
     subject = mask > 0.5
-    if subject.mean() < LEAST or subject.all():
+    rim = np.concatenate([subject[0], subject[-1], subject[:, 0], subject[:, -1]])
+    if subject.mean() < LEAST or rim.mean() > _ON_THE_RIM:
         return None
     cut = picture.convert("RGBA")
     cut.putalpha(Image.fromarray(np.round(mask * 255).astype(np.uint8)))

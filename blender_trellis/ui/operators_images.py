@@ -113,7 +113,6 @@ class TRELLIS_OT_remove_image(_OnActiveImage, bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.trellis
         settings.images.remove(settings.active)
-        settings.drop_set &= bool(settings.images)
         settings.active = max(0, min(settings.active, len(settings.images) - 1))
         return {"FINISHED"}
 

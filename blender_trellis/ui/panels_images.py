@@ -69,10 +69,18 @@ def _icon_of(sight: Sight | None) -> int:
 
 
 def draw(layout: Any, context: Any, settings: Any) -> None:
-    """The pictures, and what can be done with them."""
-    if not settings.images:
+    """The pictures, what can be done with them, and where the model will stand if not at the 3D cursor."""
+    if settings.images:
+        _draw_pictures(layout, context, settings)
+    else:
         _draw_ways_in(layout)
-        return
+    if settings.drop_set:
+        line = layout.row()
+        line.label(text="Stands at the chosen place", icon="PIVOT_CURSOR")
+        line.operator("trellis.clear_drop", text="", icon="X", emboss=False)
+
+
+def _draw_pictures(layout: Any, context: Any, settings: Any) -> None:
     count = len(settings.images)
     item = settings.images[min(settings.active, count - 1)]
     sight = _seen(settings, item)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from blender_trellis.errors import ImageError
 from blender_trellis.generation import images
+from blender_trellis.pixels.cutout import separate
 
 PHOTO = Path(__file__).parents[2] / "docs" / "images" / "rocket-photo.jpg"  # in front of a wall
 
@@ -274,6 +276,18 @@ def test_where_no_background_can_be_told_apart_the_picture_stays_whole(tmp_path:
     read = images.read(path, 2048, cut_out=True)
     assert (read.cut, read.opaque) == (False, True)
     assert read.data == images.read(path, 2048).data
+
+
+def test_a_picture_of_which_only_a_part_is_plain_stays_whole(tmp_path: Path) -> None:
+    """Sky above a meadow: the meadow is no subject."""
+    path = tmp_path / "outdoors.png"
+    flowers = np.random.default_rng(1).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    picture = Image.fromarray(flowers).resize((400, 300), Image.Resampling.BICUBIC)
+    picture.paste((150, 190, 240), (0, 0, 400, 150))
+    picture.save(path)
+    with Image.open(path) as whole:
+        assert separate(whole) is not None
+    assert images.read(path, 2048, cut_out=True).opaque
 
 
 @pytest.mark.parametrize(("margin", "share"), [(0.0, 1.0), (0.25, 2 / 3)])
