@@ -6,12 +6,14 @@ Draw functions may ask.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..endpoints import prices
+from ..errors import TrellisError
 from ..generation.waits import kind, one_by_one
 from . import preferences, properties
 from .text import tr
@@ -43,8 +45,19 @@ def wait(settings: Any, endpoint: str, waits: dict[Kind, float]) -> float | None
     """
     asked = properties.parameters(settings.id_data, endpoint)
     one = waits.get(kind(endpoint, asked))
-    together = not one_by_one(endpoint)
-    return one and one * (1 if together else properties.variations(settings, endpoint))
+    in_one_job = properties.documented_name(endpoint, "number_results")
+    jobs = 1 if in_one_job else properties.variations(settings, endpoint)
+    return one and one * math.ceil(jobs / _at_once(endpoint))
+
+
+def _at_once(endpoint: str) -> int:
+    """How many jobs of the endpoint go on at the same time."""
+    if one_by_one(endpoint):
+        return 1
+    try:
+        return preferences.config().jobs_at_once
+    except TrellisError:  # which the panel tells
+        return 1
 
 
 def duration(seconds: float) -> str:

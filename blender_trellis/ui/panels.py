@@ -74,7 +74,7 @@ def _draw_seed(layout: Any, settings: Any, blamed: set[str]) -> None:
     row.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
     if not schemas()[endpoint]["mesh"]:
         several = row.row(align=True)
-        several.ui_units_x = 2.5
+        several.ui_units_x = 4.5
         several.alert = properties.documented_name(endpoint, "number_results") in blamed
         several.prop(settings, "variations", text="×", translate=False)
 

@@ -37,6 +37,7 @@ _BLEND_RELATIVE = {"PATH_SUPPORTS_BLEND_RELATIVE"} if _HAVE_IT else set()
 UP_FRONT = ("resolution",)
 # One for all endpoints, under the endpoint's common names
 _OF_THE_SCENE = ("seed", "number_results")
+_SPELT = {"GLB": "GLB", "png": "PNG", "webp": "WebP"}  # choices that are no words
 UNSET = "UNSET"  # the choice of an enum that has no default
 
 
@@ -67,7 +68,7 @@ def _items(prop: Schema) -> list[tuple[str, str, str, int]]:
     return unset * (prop["default"] is None) + [
         (
             str(choice),
-            str(choice) if isinstance(choice, int) else choice.capitalize(),
+            str(choice) if isinstance(choice, int) else _SPELT.get(choice, choice.capitalize()),
             f"{choice}{unit}",
             choice if isinstance(choice, int) else _number(choice),
         )

@@ -103,13 +103,15 @@ def test_runware_is_asked_once_for_all(extension, runware, picture):
     assert order.parameters["numberResults"] == 4 and "row" not in order.wish
 
 
-def test_price_and_wait_are_those_of_all(extension, fal):
+def test_price_and_wait_are_those_of_all(extension, fal, monkeypatch):
     settings = bpy.context.scene.trellis
     settings.endpoint, settings.variations = FAL, 3
     extension.board.waits = {kind(FAL, {}): 50.0, kind("local/trellis-2", {}): 100.0}
     assert money.estimate(settings, FAL).amount == pytest.approx(0.9)
     # A service makes them at the same time, this computer one after the other
     assert money.at_generate(settings, extension.board) == "About $0.90 and 50 s"
+    monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "2")
+    assert money.at_generate(settings, extension.board) == "About $0.90 and 2 min"
     settings.endpoint = "local/trellis-2"
     assert money.at_generate(settings, extension.board) == "About 5 min"
 
