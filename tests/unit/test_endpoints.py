@@ -316,9 +316,11 @@ def test_refusals_are_in_words(endpoint: str, values: dict[str, object], words: 
     assert words in str(caught.value)
 
 
-def test_unknown_endpoint_names_the_known_ones() -> None:
-    with pytest.raises(EndpointError, match="local/draft, local/trellis-2"):
+def test_an_unknown_endpoint_names_the_one_that_was_meant_or_all() -> None:
+    with pytest.raises(EndpointError, match=r"Did you mean local/draft\?"):
         get("local/drat")
+    with pytest.raises(EndpointError, match="local/draft, local/trellis-2"):
+        get("something else")
 
 
 def test_what_was_not_changed_is_not_sent() -> None:
