@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Result:
     """A finished job. `files` are the kept GLBs, `seeds` theirs; `cost` of all is {"amount", "currency", "estimate"} or None.
-    `failures` says what became of variations that are missing."""
+    `failures` says what became of variations that are missing, and what is worth knowing of the others."""
 
     job_id: str
     endpoint: str

@@ -415,8 +415,10 @@ def _told(
     }
     if files[0][1] != job.seed:
         told["parameters"] = job.parameters | {"seed": files[0][1]}
+    notes = [f"{note.removesuffix('.')}." for note in outcome.notes]
     if failures:
         all_of_them = len(files) + len(failures)
-        message = f"{len(failures)} of {all_of_them} models failed: {' '.join(failures)}"
-        told["error"] = TrellisError(message, request_id=job.request_id).record
+        notes.insert(0, f"{len(failures)} of {all_of_them} models failed: {' '.join(failures)}")
+    if notes:
+        told["error"] = TrellisError(" ".join(notes), request_id=job.request_id).record
     return told

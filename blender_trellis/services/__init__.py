@@ -83,11 +83,12 @@ class Made:
 @dataclass(frozen=True)
 class Outcome:
     """All that a job made. `cost` is {"amount", "currency", "estimate"} where something is known of it; `failures` says in
-    words what became of the variations that are missing."""
+    words what became of the variations that are missing, `notes` what is worth knowing of those that are there."""
 
     files: list[Made]
     cost: dict[str, Any] | None = None
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

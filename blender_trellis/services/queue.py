@@ -232,7 +232,9 @@ class QueueService:
         seed = answer.get("seed")
         url = file["url"].removeprefix(base)  # it may have another port when it is fetched
         made = Made(url, seed if isinstance(seed, int) else None)
-        return Outcome([made], await self._charge(reply))
+        notes = answer.get("notes")  # the sidecar's
+        said_of_it = [str(note) for note in notes] if isinstance(notes, list) else []
+        return Outcome([made], await self._charge(reply), notes=said_of_it)
 
     async def _charge(self, reply: httpx.Response) -> dict[str, Any] | None:
         """What a job cost, as far as its result tells: nothing here."""

@@ -31,7 +31,7 @@ from ..endpoints import get
 from ..endpoints.schema import schemas
 from .engines import ENDPOINTS, ENVIRONMENTS, OWN
 from .store import MAX_STARTS, Job, Store
-from .worker import Worker, command
+from .worker import SPARE, Worker, command
 
 _log = logging.getLogger(__name__)
 
@@ -216,14 +216,7 @@ class Server:
 
     async def _run(self, job: Job, worker: Worker) -> None:
         if job.starts >= MAX_STARTS:
-            text = f"The engine's process ended {job.starts} times during this job."
-            if job.starts and job.progress:
-                text += (
-                    f" The last it said was: {job.progress['message'] or job.progress['stage']}."
-                )
-            self._complete(
-                job, failure=(500, {"detail": text, "error_type": "runner_disconnected"})
-            )
+            self._give_up(job)
             return
         job.status, job.starts = "IN_PROGRESS", job.starts + 1
         self.store.save(job)
@@ -247,15 +240,28 @@ class Server:
                     "model_glb": file | {"file_size": event["bytes"]},
                     "seed": event["seed"],
                     "timings": timings,
+                    "notes": event["notes"],
                 }
                 job.seconds = event["seconds"]
                 self._complete(job, output=output)
             case "failed":
                 self._complete(job, failure=_failure(event))
             case "died":
-                job.say(f"The engine's process ended unexpectedly{_why(event)}; starting again.")
-                job.status = "IN_QUEUE"
-                self.store.save(job)
+                why = _why(event["code"])
+                job.say(f"The engine's process ended unexpectedly. {why}")
+                if job.starts < MAX_STARTS:
+                    job.say("Starting again")
+                    job.status = "IN_QUEUE"
+                    self.store.save(job)
+                else:
+                    self._give_up(job, why)
+
+    def _give_up(self, job: Job, why: str = "") -> None:
+        """Fail a job during which the process has died too often."""
+        text = f"The engine's process ended {job.starts} times during this job. {why}"
+        if job.progress:
+            text += f" The last it said was: {job.progress['message'] or job.progress['stage']}."
+        self._complete(job, failure=(500, {"detail": text, "error_type": "runner_disconnected"}))
 
     def _complete(
         self,
@@ -271,10 +277,15 @@ class Server:
             _log.info("job %s: failed, %s", job.id, failure)
 
 
-def _why(event: dict[str, Any]) -> str:
-    """What the exit code of a dead worker tells: Linux kills with signal 9 who takes too much memory."""
-    killed = event["code"] == -9  # asyncio's way to write a signal
-    return " (something killed it; perhaps memory ran out)" if killed else ""
+_KILLED = (-9, 0xC0000017, 0xC000012D)
+"""Exit codes of who took too much memory: Linux and macOS kill with signal 9, written so by asyncio; Windows has two statuses."""
+
+
+def _why(code: int) -> str:
+    """What the exit code of a dead worker tells."""
+    if code in _KILLED:
+        return f"Something killed it; perhaps memory ran out. {SPARE}"
+    return f"Its exit code was {code}."
 
 
 def _failure(event: dict[str, Any]) -> tuple[int, dict[str, Any]]:

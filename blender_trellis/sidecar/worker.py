@@ -34,6 +34,9 @@ from .engines.stages import EngineError
 
 _log = logging.getLogger(__name__)
 
+SPARE = "Close other programs, or choose a lower resolution, decimation target or texture size."
+"""What can be done about too little memory."""
+
 CANCEL_SECONDS = 5  # how long an engine has to notice a cancellation before its process is ended
 _LINE_LIMIT = 1 << 20
 _BOOT = (
@@ -98,7 +101,10 @@ class Worker:
             ) from error
 
     async def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
-        """The worker's events for one job; the last is `done`, `failed`, or `died` when the process ended by itself."""
+        """The worker's events for one job; the last is `done`, `failed`, or `died` when the process ended by itself.
+
+        After a failure that nobody foresaw (of the kind "broken") the process is ended: a GPU that failed stays broken in it.
+        """
         try:
             await self.start()
         except EngineError as error:
@@ -107,12 +113,15 @@ class Worker:
         process = self._process
         assert process and process.stdout
         self._current = job_id
+        event: dict[str, Any] = {}
         try:
             self._write({"run": job_id, "endpoint": endpoint, "folder": str(folder)})
             while line := await process.stdout.readline():
                 event = json.loads(line)
                 if event["id"] == job_id:
                     yield event
+                    if event.get("kind") == "broken":
+                        break
                     if event["event"] in ("done", "failed"):
                         return
         except (ConnectionError, ValueError) as error:
@@ -120,6 +129,8 @@ class Worker:
         finally:
             self._current = None
         await self.stop()
+        if event.get("kind") == "broken":
+            return
         if self._cancelled == job_id:
             yield {"id": job_id, "event": "failed", "kind": "cancelled"}
         else:
@@ -242,7 +253,12 @@ def _work(run: dict[str, Any], inbox: _Inbox) -> None:
     with atomic_write(folder / "model.glb", 0o600) as part:
         part.write_bytes(glb)
     _send(
-        job_id, "done", seed=request.get("seed"), bytes=len(glb), seconds=time.monotonic() - started
+        job_id,
+        "done",
+        seed=request.get("seed"),
+        bytes=len(glb),
+        seconds=time.monotonic() - started,
+        notes=progress.notes,
     )
 
 
@@ -262,9 +278,16 @@ def main() -> None:
         except EngineError as error:
             kind = "input" if error.field else "error"
             _send(job_id, "failed", kind=kind, message=str(error), field=error.field)
+        except MemoryError:
+            _log.exception("job %s failed", job_id)
+            _send(
+                job_id, "failed", kind="broken", message=f"The computer's memory ran out. {SPARE}"
+            )
         except Exception as error:  # noqa: BLE001  an engine may fail in any way; the client is told
             _log.exception("job %s failed", job_id)
-            _send(job_id, "failed", kind="error", message=f"{type(error).__name__}: {error}")
+            reason = str(error).strip().partition("\n")[0]
+            words = f"The engine failed unexpectedly ({type(error).__name__}: {reason}). It begins afresh: try again."
+            _send(job_id, "failed", kind="broken", message=words)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="TRELLIS.2's engine needs torch")
 
+from blender_trellis.sidecar.engines import matte  # noqa: E402
+from blender_trellis.sidecar.engines.stages import EngineError  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2 import cache  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.cache import Cache  # noqa: E402
-from trellis2.made import Studio  # noqa: E402
+from trellis2.made import Studio, picture  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -78,6 +84,24 @@ def test_only_what_a_change_touches_is_computed(
 def test_another_picture_begins_anew(studio: Studio) -> None:
     assert studio.make(colour="blue").forwards == DINO | STRUCTURE | SHAPE | TEXTURE
     assert studio.make(colour="blue").forwards == {}
+
+
+def test_a_picture_is_cut_out_anew_when_there_is_a_better_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And once a job, though it is looked at in two sizes."""
+    studio, opaque = Studio(tmp_path), Image.new("RGB", (64, 64), "white")
+    opaque.paste(picture(), mask=picture().getchannel("A"))
+    by_colour = studio.make(opaque, resolution=1024)
+    said = [each.message for each in by_colour.reports]
+    said = [words for words, _ in itertools.groupby(said) if words.startswith("Subject cut out")]
+    assert len(said) == 1
+    assert studio.make(opaque, resolution=1024).forwards == {}
+    (tmp_path / "trellis2" / "weights" / matte.FILE).write_bytes(b"a network")
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    with pytest.raises(EngineError, match="matte's network cannot be used"):
+        studio.make(opaque, resolution=1024)
+    assert studio.make(resolution=512).forwards
 
 
 def test_other_weights_make_what_was_made_by_the_old_ones_unusable(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from blender_trellis.services import sidecar, wire
 from blender_trellis.sidecar import app
 from blender_trellis.sidecar.engines import TRELLIS2
 from conftest import HOME_NAME
+from harness import run_trellis
 from scene import glbs
 from trellis2 import checkpoint
 from trellis2.made import ENDPOINT, RETEXTURE, extras, picture
@@ -134,7 +135,10 @@ def test_a_picture_becomes_a_textured_model(server: Sidecar) -> None:
     assert said["forwards"]["tex_slat_flow_model_512"] == 12
     done = server.status(ticket)
     assert done["progress"]["fraction"] == 1 and done["progress"]["eta"] == 0
-    assert "Sampling the structure" in server.logs(ticket)
+    assert "Sampling the structure (CPU)" in server.logs(ticket)
+    assert server.logs(ticket)[0].startswith("Computing on the CPU, in ")
+    assert "which takes very long: about " in server.logs(ticket)[0]
+    assert said["device"] == "CPU" and said["precision"] in ("float32", "bfloat16")
 
 
 def test_defaults_that_a_body_leaves_out_are_the_endpoints(server: Sidecar) -> None:
@@ -203,6 +207,7 @@ def test_a_job_that_kills_its_worker_twice_fails_and_the_next_one_works(server: 
     result = server.result(ticket)
     assert result.status_code == 500
     assert "ended 2 times during this job" in result.json()["detail"]
+    assert "perhaps memory ran out. Close other programs" in result.json()["detail"]
     hold.unlink()
     server.model(server.submit())
 
@@ -215,11 +220,44 @@ def test_memory_that_runs_out_ends_neither_server_nor_worker(server: Sidecar, st
         said = f"Memory ran out in the {stage} stage: going on with 1024 rows at a time"
         assert extras(server.model(ticket))["lowered"] == [said]
         assert said in server.logs(ticket)
+        assert server.result(ticket).json()["notes"].count(said) == 1
     else:  # there is no resolution below 512
         result = server.result(ticket)
         assert result.status_code == 500
         assert f"does not suffice for the {stage} stage" in result.json()["detail"]
     assert extras(server.model(server.submit()))["lowered"] == []
+
+
+def test_what_was_lowered_is_said_beside_the_finished_model(
+    server: Sidecar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRELLIS_HOME", str(server.home))
+    shown = tmp_path / "shown.png"
+    picture("#123456").save(shown)
+    parameters = [f"--set={name}={value}".lower() for name, value in QUICK.items()]
+    server.plug("oom", "texture")
+    done = run_trellis(
+        "generate", shown, "--endpoint", ENDPOINT, *parameters, "--output", tmp_path / "made.glb"
+    )
+    assert done.code == 0, done.err
+    (note,) = (line for line in done.err.splitlines() if line.startswith("Note: "))
+    assert "Memory ran out in the texture stage: going on with 1024 rows at a time." in note
+
+
+def test_a_gpu_that_fails_is_not_used_again_by_the_same_process(server: Sidecar) -> None:
+    """CUDA answers everything with the same error from then on."""
+    server.model(server.submit())
+    server.plug("broken", "shape")
+    hold = server.plug("hold", "structure")
+    ticket = server.submit()
+    process = server.held("structure")
+    hold.unlink()
+    result = server.result(ticket)
+    assert result.status_code == 500
+    said = result.json()["detail"]
+    assert "RuntimeError: CUDA error: an illegal memory access was encountered)" in said
+    server.model(server.submit())
+    assert not Path(f"/proc/{process}").exists()
 
 
 def test_what_is_wrong_with_the_weights_is_said(server: Sidecar) -> None:

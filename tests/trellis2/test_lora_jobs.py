@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,11 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     return studio
 
 
-def _lora(folder: Path, layer: str = "blocks.0.mlp.mlp.2") -> str:
-    path = folder / "style.safetensors"
-    random = torch.Generator().manual_seed(1)
+def _lora(
+    folder: Path, layer: str = "blocks.0.mlp.mlp.2", name: str = "style", seed: int = 1
+) -> str:
+    path = folder / f"{name}.safetensors"
+    random = torch.Generator().manual_seed(seed)
     pair = {
         f"{layer}.lora_A.weight": torch.randn(2, 64, generator=random),
         f"{layer}.lora_B.weight": torch.randn(32, 2, generator=random),
@@ -54,6 +57,17 @@ def test_a_lora_changes_its_stage_and_what_comes_after(
     assert studio.make(**changes).forwards == {}
     stronger = studio.make(**{**changes, f"{role}_lora_scale": 0.2})
     assert stronger.forwards[STAGES[role]]
+
+
+def test_two_that_came_out_of_one_archive_are_not_confused(studio: Studio, tmp_path: Path) -> None:
+    """An archive gives all its files one time, to whole seconds."""
+    made = []
+    for number, name in enumerate(("first", "second")):
+        path = _lora(tmp_path, name=name, seed=number)
+        os.utime(path, (10**9, 10**9))
+        changes = {"texture_lora_path": path, "texture_lora_scale": 0.1}
+        made.append(studio.make(**changes).binary)
+    assert made[0] != made[1]
 
 
 @pytest.mark.parametrize("role", STAGES)

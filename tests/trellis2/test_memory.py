@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,23 @@ import pytest
 pytest.importorskip("torch", reason="TRELLIS.2's engine needs torch")
 
 import torch
+from safetensors import SafetensorError
 
 from blender_trellis.sidecar.engines.stages import EngineError, Progress, Report
+from blender_trellis.sidecar.engines.trellis2 import weights
 from blender_trellis.sidecar.engines.trellis2.memory import (
     Effort,
     Ladder,
     Machine,
+    is_of_the_computer,
     ran_out,
 )
 from trellis2.made import Studio, extras, picture
 
 torch.set_num_threads(1)
+
+
+GPU = Machine(torch.device("cuda"))
 
 
 @pytest.fixture
@@ -105,11 +112,46 @@ def test_every_way_down_is_tried_before_the_job_is_given_up(studio: Studio) -> N
 
 def test_a_gpus_decoders_go_to_the_cpu() -> None:
     ladder = Ladder(Effort("512", 49_152, 1024))
-    gpu = Machine(torch.device("cuda"))
-    assert "decoders on the CPU" in ladder.down("texture", gpu)
+    assert "decoders on the CPU" in ladder.down("texture", GPU, of_the_computer=False)
     assert ladder.effort.decoder_on_cpu
     with pytest.raises(EngineError, match="TRELLIS_DEVICE=cpu"):
-        ladder.down("texture", gpu)
+        ladder.down("texture", GPU, of_the_computer=False)
+
+
+def test_the_computers_own_memory_is_not_spared_at_its_cost() -> None:
+    ladder = Ladder(Effort("1024_cascade", 49_152, 1024))
+    assert "pipeline 512" in ladder.down("shape", GPU, of_the_computer=True)
+    assert not ladder.effort.decoder_on_cpu
+    with pytest.raises(EngineError, match=r"The computer's memory .* page file"):
+        ladder.down("shape", GPU, of_the_computer=True)
+    with pytest.raises(EngineError, match=r"The computer's memory .* texture size"):
+        ladder.down("mesh", GPU, of_the_computer=True)
+
+
+def test_a_token_limit_is_lowered_below_the_tokens_that_there_are() -> None:
+    ladder = Ladder(Effort("1536_cascade", 262_144, 1024, decoder_on_cpu=True))
+    ladder.counted(30_000)
+    assert "20000 tokens" in ladder.down("shape", GPU, of_the_computer=False)
+    ladder = Ladder(Effort("1536_cascade", 262_144, 1024, decoder_on_cpu=True))
+    ladder.counted(9_000)
+    assert "1024_cascade" in ladder.down("shape", GPU, of_the_computer=False)
+
+
+def test_on_windows_a_gpus_memory_ends_where_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: list[float] = []
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2**30)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, _: bounds.append(share)
+    )
+    for free in (7, 5, 1):
+        info = free * 2**30, 8 * 2**30
+        with monkeypatch.context() as windows:
+            windows.setattr(torch.cuda, "mem_get_info", lambda _, info=info: info)
+            windows.setattr(os, "name", "nt")
+            GPU.bound()
+    assert bounds == [1.0, 0.75, 0.5]
+    GPU.bound()
+    assert len(bounds) == 3
 
 
 def _of_torch() -> None:
@@ -124,13 +166,30 @@ def _of_numpy() -> None:
 def test_what_the_libraries_raise_is_recognised(take: Any) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         take()
-    assert ran_out(caught.value)
+    assert ran_out(caught.value) and is_of_the_computer(caught.value)
 
 
 def test_other_errors_are_no_want_of_memory() -> None:
     assert not ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not ran_out(EngineError("The GPU's memory does not suffice"))
-    assert ran_out(RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"))
+    for said in (
+        "MPS backend out of memory (MPS allocated: 8 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "HIP error: hipErrorOutOfMemory",
+        "Invalid buffer size: 12.34 GiB",
+    ):
+        assert ran_out(RuntimeError(said)) and not is_of_the_computer(RuntimeError(said))
+
+
+def test_weights_for_whose_mapping_there_is_no_memory_are_not_broken(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: Path) -> None:
+        raise SafetensorError("Die Auslagerungsdatei ist zu klein. (os error 1455)")
+
+    monkeypatch.setattr(weights, "load_file", load)
+    with pytest.raises(EngineError, match=r"The computer's memory .* page file"):
+        studio.make()
 
 
 def test_a_device_can_be_chosen_and_one_that_is_not_there_is_refused(
@@ -142,3 +201,27 @@ def test_a_device_can_be_chosen_and_one_that_is_not_there_is_refused(
         monkeypatch.setenv("TRELLIS_DEVICE", name)
         with pytest.raises(EngineError, match=f"TRELLIS_DEVICE is '{name}'"):
             Machine.found()
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is too new or too old for the installed torch is found, and fails at the first use."""
+    monkeypatch.delenv("TRELLIS_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(
+        EngineError, match=r"This computer's GPU cannot be used \(.+TRELLIS_DEVICE=cpu"
+    ):
+        Machine.found()
+
+
+def test_why_there_is_no_gpu_is_said_where_one_was_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cpu = Machine(torch.device("cpu"), torch.bfloat16)
+    assert (
+        cpu.words(2 * 3600)
+        == "Computing on the CPU, in bfloat16, which takes very long: about 2 h."
+    )
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "about 40 min. PyTorch finds no GPU" in cpu.words(40 * 60)
+    monkeypatch.setenv("TRELLIS_DEVICE", "cpu")
+    assert "finds no GPU" not in cpu.words(60)

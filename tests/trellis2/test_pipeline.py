@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="TRELLIS.2's engine needs torch")
 
-from blender_trellis.sidecar.engines.stages import EngineError  # noqa: E402
+from blender_trellis.sidecar.engines.stages import Cancelled, EngineError  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.memory import Effort, Machine  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.pipeline import Drawing, Pipeline  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.sampler import Sampling, forwards  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.weights import Checkpoint  # noqa: E402
-from trellis2 import checkpoint  # noqa: E402
+from trellis2 import checkpoint, shapes  # noqa: E402
 from trellis2.vectors import Vector  # noqa: E402
 
 torch.set_num_threads(1)
@@ -153,6 +154,42 @@ def test_a_structure_without_a_voxel_ends_the_job_in_words(tmp_path: Path) -> No
     checkpoint.spoil(empty, "sparse_structure_decoder", "out_layer.2.bias", -1e4)
     with pytest.raises(EngineError, match="recognised nothing in the picture"):
         _run(empty, "512")
+
+
+def test_a_block_is_only_begun_when_the_device_has_caught_up(folder: Path) -> None:
+    """Else a GPU would have a whole forward before it when the job is cancelled, and steps be told that are to come."""
+    told: list[str] = []
+
+    class Device(Machine):
+        def wait(self) -> None:
+            told.append("waited")
+
+    pipeline = Pipeline(
+        Checkpoint(folder),
+        Device(torch.device("cpu")),
+        Effort("512", 49_152, 4096),
+        check=lambda: told.append("asked"),
+        worked=lambda _: told.append("worked"),
+    )
+    drawing = _drawing("ss", torch.Generator().manual_seed(1))
+    pipeline.structure([VECTOR.inputs["cond_512"]], drawing, 32)
+    assert told.count("worked") == forwards(drawing.sampling) + 1
+    for before, after in itertools.pairwise(told):
+        assert after == "waited" or before in ("waited", "worked")
+
+
+def test_a_mesh_can_be_cancelled_before_it_is_voxels(tmp_path: Path) -> None:
+    """There is no encoder: only who looks at the mesh first can hear of it."""
+    folder = checkpoint.write(tmp_path)
+    checkpoint.path_of(folder, "shape_slat_encoder").unlink()
+
+    def cancelled() -> None:
+        raise Cancelled
+
+    pipeline = Pipeline(Checkpoint(folder), CPU, Effort("512", 0, 4096), check=cancelled)
+    ball = shapes.sphere(8)
+    with pytest.raises(Cancelled):
+        pipeline.encode_shape(ball.points, ball.faces, 64)
 
 
 def test_one_network_is_in_memory_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

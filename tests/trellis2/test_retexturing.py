@@ -133,6 +133,8 @@ def _loop(document: dict[str, Any]) -> None:
         (lambda document: document.pop("meshes"), "cannot be read"),
         (lambda document: document["nodes"][0].update(scale=[0, 0, 0]), "no size"),
         (lambda document: document["nodes"][0].update(translation=["x", 0, 0]), "cannot be read"),
+        (lambda document: document.update(nodes=["node"]), "cannot be read"),
+        (lambda document: document["accessors"][0].update(count=10**30), "cannot be read"),
     ],
 )
 def test_a_mesh_that_makes_no_sense_is_refused_in_words(

@@ -201,6 +201,8 @@ def test_a_lora_is_merged_before_the_precision_is_lowered(whole: Path, tmp_path:
         ({f"{LAYER}.lora_A.weight": (2, 31), f"{LAYER}.lora_B.weight": (96, 2)}, LAYER),
         ({f"{LAYER}.lora_A.weight": (2, 32), f"{LAYER}.lora_B.weight": (96, 3)}, LAYER),
         ({f"{LAYER}.lora_A.weight": (2, 32)}, LAYER),
+        ({f"{LAYER}.lora_A.weight": (32,), f"{LAYER}.lora_B.weight": (96, 2)}, LAYER),
+        ({f"{LAYER}.lora_A.weight": (0, 32), f"{LAYER}.lora_B.weight": (96, 0)}, LAYER),
         ({f"{LAYER}.weight": (96, 32)}, f"{LAYER}.weight"),
     ],
 )

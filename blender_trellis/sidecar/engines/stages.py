@@ -80,6 +80,8 @@ class Progress:
         self._cancelled = cancelled
         self._lock = threading.Lock()
         self._started = time.monotonic()
+        self.notes: list[str] = []
+        """What `note` said."""
         self._last: Report | None = None
         self._stepped = self._told = self._started
 
@@ -115,7 +117,8 @@ class Progress:
             self._tell(self._last)
 
     def note(self, message: str) -> None:
-        """Say something that is no step."""
+        """Say something that is no step, and is still worth knowing of the result."""
+        self.notes.append(message)
         with self._lock:
             if self._last:
                 self._last = replace(self._last, message=message)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """On the path of a sidecar's processes this lets a test hold the engine at a stage, or take its memory away there.
 
-The test says so by files in the folder PLUG: `hold.STAGE`, `deaf.STAGE` (held, and deaf to a cancellation) and `oom.STAGE`;
+The test says so by files in the folder PLUG: `hold.STAGE`, `deaf.STAGE` (held, and deaf to a cancellation) and `oom.STAGE`,
+and `broken.STAGE` for a GPU that fails;
 `at.STAGE`, with the process's id, answers. It is done where every engine comes by, in `Progress.step`, after the step was told.
 """
 
@@ -24,12 +25,17 @@ _MODULE = "blender_trellis.sidecar.engines.stages"
 def _plug(stages: ModuleType) -> None:
     told = stages.Progress.step
 
-    def step(self: Any, name: str, *arguments: Any, **more: Any) -> None:
-        told(self, name, *arguments, **more)
+    def step(self: Any, name: str, number: int, *arguments: Any, **more: Any) -> None:
+        told(self, name, number, *arguments, **more)
         if "torch" not in sys.modules:  # the Draft engine
             return
-        shortage, hold, deaf = (_FOLDER / f"{what}.{name}" for what in ("oom", "hold", "deaf"))
-        if shortage.exists():
+        shortage, broken, hold, deaf = (
+            _FOLDER / f"{what}.{name}" for what in ("oom", "broken", "hold", "deaf")
+        )
+        if broken.exists():
+            broken.unlink()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+        if shortage.exists() and number:  # what is no step costs no memory
             shortage.unlink()
             import torch
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..stages import EngineError
+from .attention import attend
 
 _TIMM = {
     r"^cls_token$": "embeddings.cls_token",
@@ -95,8 +96,7 @@ class _Attention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _turned(q, cosine, sine), _turned(k, cosine, sine)
-        attended = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
-        y: Tensor = self.o_proj(attended.transpose(0, 1).flatten(1))
+        y: Tensor = self.o_proj(attend(q, k, v))
         return y
 
 

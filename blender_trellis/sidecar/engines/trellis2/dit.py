@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..stages import EngineError
+from .attention import attend
 
 _ONLY: Mapping[str, object] = MappingProxyType(
     {
@@ -73,11 +74,6 @@ class _RmsNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale = math.sqrt(x.shape[-1])
         return (F.normalize(x.float(), dim=-1) * self.gamma * scale).to(x.dtype)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of q (heads, N, width) to k and v (heads, M, width) as (N, heads x width)."""
-    return F.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(0, 1).flatten(1)
 
 
 class _SelfAttention(nn.Module):
@@ -153,14 +149,14 @@ class _Block(nn.Module):
             turn = Rotation(by.cosine[part], by.sine[part])
             q[:, part], k[:, part], v[:, part] = self.self_attn.project(seen, turn)
         for part in parts:
-            attended = self.self_attn.to_out(_attend(q[:, part], k, v))
+            attended = self.self_attn.to_out(attend(q[:, part], k, v))
             h[part] += (gate * attended).to(h.dtype)
         del q, k, v
 
-        keys, values = self.cross_attn.keys_values(condition)
+        keys, values = (each.contiguous() for each in self.cross_attn.keys_values(condition))
         for part in parts:
             seen = self.norm2(h[part].float()).to(h.dtype)
-            attended = _attend(self.cross_attn.queries(seen), keys, values)
+            attended = attend(self.cross_attn.queries(seen), keys, values)
             h[part] += self.cross_attn.to_out(attended)
 
         for part in parts:

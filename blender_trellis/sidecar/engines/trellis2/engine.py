@@ -77,7 +77,7 @@ def _model(job: Job, request: dict[str, Any]) -> bytes:
         field = Volume(voxels.coords, attributes, latent.resolution)
     surface = Surface(model.arrays["vertices"], model.arrays["faces"])
     options = mesh_options(request, latent.resolution)
-    return finish(surface, field, options, job.mesh_step, extras=job.extras())
+    return finish(surface, field, options, job.mesh_step, extras=job.extras(), doubt=job.doubt)
 
 
 class RetextureEngine(_Engine):

@@ -76,7 +76,15 @@ def read(data: bytes) -> Model:
     """
     try:
         model = _Document.of(data).model()
-    except (struct.error, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (
+        struct.error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise EngineError(f"The model cannot be read: {error}", "mesh_url") from error
     if len(model.faces) == 0 or not np.isfinite(model.points).all():
         raise EngineError("The model has no faces to give a texture.", "mesh_url")

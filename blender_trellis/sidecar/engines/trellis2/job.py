@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from .... import __version__
-from ..matte import cut_out
+from ..matte import cut_out, manner
 from ..stages import Progress
+from . import doubts
 from .cache import Arrays, Cache, key
-from .memory import Effort, Ladder, Machine, ran_out
+from .memory import Effort, Ladder, Machine, is_of_the_computer, ran_out
 from .picture import prepare
 from .pipeline import Drawing, Pipeline, Voxels
 from .request import (
@@ -39,11 +40,11 @@ from .request import (
 )
 from .sampler import Sampling
 from .volume import Floats, Ints
-from .weights import Checkpoint, Lora
+from .weights import Checkpoint, Lora, file_identity
 
 _log = logging.getLogger(__name__)
 
-_MAKES = 1
+_MAKES = 2
 """To be raised when a stage makes something else of the same: what is in the cache is then not used again."""
 
 _WORDS = {
@@ -112,17 +113,22 @@ class Job:
         self._cache = cache
         self._progress = progress
         self._matte = matte
-        self._pictures = [key(image.mode, image.size, image.tobytes()) for image in images]
+        self._pictures = [
+            key(image.mode, image.size, image.tobytes(), manner(image, matte)) for image in images
+        ]
         self._seen: dict[int, Kept] = {}
         self._steps = {stage.name: stage.steps for stage in wish.plan(machine.teraflops)}
         self._stage = ""
         self._done: Counter[str] = Counter()
         self._reused: list[str] = []
         self._lowered: list[str] = []
+        self._doubts: list[str] = []
         checkpoint.identity(list(wish.forwards()))
         self._loras = self._read_loras()
-        rows, on_cpu = machine.rows(), machine.device.type == "cpu"
-        self._ladder = Ladder(Effort(wish.pipeline, wish.max_tokens, rows, on_cpu))
+        machine.bound()
+        rows = machine.rows()
+        self._on_cpu = machine.device.type == "cpu"
+        self._ladder = Ladder(Effort(wish.pipeline, wish.max_tokens, rows, self._on_cpu))
         self._pipeline = Pipeline(
             checkpoint,
             machine,
@@ -156,36 +162,50 @@ class Job:
         Raises:
             EngineError: there is no less.
         """
+        plan = self.wish.plan(self._machine.teraflops)
+        self._progress.step(
+            plan[0].name, 0, self._machine.words(sum(stage.share for stage in plan))
+        )
         while True:
             try:
                 made = work()
+                if self._doubts:
+                    self._progress.note(doubts.ADVICE)
                 self.mesh_step("Model ready", 1.0)
                 return made
             except Exception as error:
                 if not ran_out(error):
                     raise
                 _log.warning("memory ran out in the %s stage: %s", self._stage, error)
+                of_the_computer = is_of_the_computer(error)
             # Only here, outside of the handler, is nothing left of the frames and their tensors
             self._machine.clean()
-            said = self._ladder.down(self._stage, self._machine)
+            said = self._ladder.down(self._stage, self._machine, of_the_computer=of_the_computer)
             self._lowered.append(said)
             self._progress.note(said)
             self._pipeline.effort = self._ladder.effort
             self._done.clear()
 
+    def doubt(self, words: str) -> None:
+        """Tell, once, why the model may be rubbish; "" if it is not."""
+        if words and words not in self._doubts:
+            self._doubts.append(words)
+            self._progress.note(words)
+
     def extras(self) -> dict[str, Any]:
-        """What the file says of its making."""
+        """What the file says of its making; it grows with what is still to be lowered and doubted."""
         return {
             "engine": "trellis-2",
             "version": __version__,
             "pipeline": self._ladder.effort.pipeline,
             "seed": self.wish.seed,
             "images": self.wish.images,
-            "device": str(self._machine.device),
+            "device": self._machine.name,
             "precision": str(self._machine.flow).removeprefix("torch."),
             "forwards": dict(self._pipeline.forwards),
             "reused": self._reused,
             "lowered": self._lowered,
+            "doubts": self._doubts,
         }
 
     def mesh_step(self, message: str, fraction: float) -> None:
@@ -194,7 +214,7 @@ class Job:
         self._progress.step("mesh", round(fraction * MESH_STEPS), message)
 
     def _worked(self, network: str) -> None:
-        self._advance(1, _WORDS[network])
+        self._advance(1, _WORDS[network] + (" (CPU)" if self._on_cpu else ""))
 
     def _advance(self, steps: int, message: str, *, ready_made: bool = False) -> None:
         self._done[self._stage] += steps
@@ -215,7 +235,7 @@ class Job:
         """
         outer, self._stage = self._stage, stage
         loras = [
-            (each, file.path.stat().st_mtime_ns, file.scale)
+            (each, *file_identity(file.path), file.scale)
             for file in self.wish.loras
             for each in file.networks
             if each in networks
@@ -253,11 +273,15 @@ class Job:
         return list(self._seen[size].tensor("tokens")[:, None])
 
     def _look(self, size: int) -> Arrays:
+        return {"tokens": torch.cat(self._pipeline.condition(self._prepared, size)).numpy()}
+
+    @cached_property
+    def _prepared(self) -> list[Image.Image]:
         pictures = []
         for image in self._images:
             cut = cut_out(image, self._matte, lambda words: self._advance(0, words))
             pictures.append(prepare(cut))
-        return {"tokens": torch.cat(self._pipeline.condition(pictures, size)).numpy()}
+        return pictures
 
     # -- Structure -----------------------------------------------------------------------------------
 
@@ -276,7 +300,9 @@ class Job:
         count = wish.forwards()
         networks = {name: count[name] for name in (STRUCTURE_FLOW, STRUCTURE_DECODER)}
         determined = [self._condition_key(512), *self._sampled(sampling), wish.seed, side]
-        return self._kept("structure", "structure", networks, determined, make)
+        kept = self._kept("structure", "structure", networks, determined, make)
+        self.doubt(doubts.of_structure(kept.arrays["coords"], side))
+        return kept
 
     def _random(self, before: Kept) -> Generator:
         """Random numbers that go on where an earlier stage ended, or begin with the seed where none used any."""
@@ -315,7 +341,10 @@ class Job:
 
         networks = {name: self.wish.forwards()[name]}
         determined = [before.key, where, self._condition_key(size), *self._sampled(sampling)]
-        return self._kept("shape", f"shape at {size}", networks, determined, make)
+        kept = self._kept("shape", f"shape at {size}", networks, determined, make)
+        sampled = self._pipeline.unscaled(kept.tensor("latent"), "shape")
+        self.doubt(doubts.of_latent(sampled.numpy(), "shape"))
+        return kept
 
     def _finer(self, coarse: Kept, coords: Tensor, size: int) -> Latent:
         """A cascade: the voxels of the coarse shape's model, coarsened to those of a finer latent."""
@@ -327,6 +356,7 @@ class Job:
         voxels = self._kept("shape", "voxels", {SHAPE_DECODER: 1}, [coarse.key], make)
         wanted = self.route.resolution
         finer, resolution = self._pipeline.cascade(voxels.tensor("voxels"), wanted)
+        self._ladder.counted(len(finer))
         for stage in self.wish.plan(self._machine.teraflops, len(finer)):
             self._progress.expect(stage.name, stage.share)
         where = key(voxels.key, resolution)
@@ -343,6 +373,10 @@ class Job:
 
         determined = [latent.kept.key, latent.resolution]
         kept = self._kept("shape", "model", {SHAPE_DECODER: 1}, determined, make)
+        counts = (
+            len(each) for each in (latent.coords, kept.arrays["coords"], kept.arrays["faces"])
+        )
+        self.doubt(doubts.of_shape(*counts))
         return kept, _voxels(kept)
 
     def encoded(self, vertices: Floats, faces: Ints) -> tuple[Latent, Kept, Voxels]:
@@ -376,15 +410,19 @@ class Job:
         before, shown = latent.kept.key, self._condition_key(size)
         determined = [before, shown, *self._sampled(sampling), self.wish.seed]
         texture = self._kept("texture", "texture", networks, determined, sample)
+        sampled = self._pipeline.unscaled(texture.tensor("latent"), "tex")
+        self.doubt(doubts.of_latent(sampled.numpy(), "texture"))
 
         def decode() -> Arrays:
             values = self._pipeline.decode_texture(
                 texture.tensor("latent"), latent.coords, voxels.subdivisions
             )
-            return {"attributes": np.clip(values, 0, 1).astype(np.float16)}
+            wild = np.array(doubts.wild(values))
+            return {"attributes": np.clip(values, 0, 1).astype(np.float16), "wild": wild}
 
         determined = [texture.key, model.key]
         kept = self._kept("texture", "colours", {TEXTURE_DECODER: 1}, determined, decode)
+        self.doubt(doubts.of_texture(float(kept.arrays["wild"])))
         return kept.arrays["attributes"].astype(np.float32)
 
 

@@ -54,6 +54,21 @@ class Machine:
         """A guess at its speed, for the first estimate of how long the parts take."""
         return {"cuda": 60.0, "mps": 5.0}.get(self.device.type, 0.05 * torch.get_num_threads())
 
+    @property
+    def name(self) -> str:
+        """The device, as people know it."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return {"mps": "Apple's GPU", "cpu": "CPU"}.get(self.device.type, str(self.device))
+
+    def words(self, seconds: float) -> str:
+        """Where a job of about so many `seconds` will be computed."""
+        precision = str(self.flow).removeprefix("torch.")
+        if self.device.type != "cpu":
+            return f"Computing on {self.name}, in {precision}"
+        about = f"{seconds / 3600:.0f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
+        return f"Computing on the CPU, in {precision}, which takes very long: about {about}.{_why_not()}"
+
     def rows(self) -> int:
         """Tokens that a transformer works on at a time, by the memory that is free."""
         if self.device.type == "mps":
@@ -66,6 +81,24 @@ class Machine:
             for least, rows in ((20, 65536), (10, 16384), (7, 8192), (0, 4096))
             if free >= least
         )
+
+    def bound(self) -> None:
+        """Have memory run out where the GPU's ends. On Windows its driver goes on in the computer's, many times slower.
+
+        What others hold but do not use Windows moves away, so half of it may be taken in any case. Source:
+        https://nvidia.custhelp.com/app/answers/detail/a_id/5490
+        """
+        if self.device.type == "cuda" and os.name == "nt":
+            free, total = torch.cuda.mem_get_info(self.device)
+            share = (free + torch.cuda.memory_reserved(self.device)) / total
+            torch.cuda.set_per_process_memory_fraction(min(max(share, 0.5), 1.0), self.device)
+
+    def wait(self) -> None:
+        """Until the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
     def clean(self) -> None:
         """Give back what no tensor uses any more."""
@@ -80,9 +113,23 @@ def _device(name: str) -> torch.device:
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if os.environ.get("TRELLIS_DEVICE"):
+            raise EngineError(
+                f"TRELLIS_DEVICE is {name!r}, which cannot be used here: {reason}. Set it to cuda, mps or cpu, or leave it out."
+            ) from error
         raise EngineError(
-            f"TRELLIS_DEVICE is {name!r}, which cannot be used here: {error}. Set it to cuda, mps or cpu, or leave it out."
+            f"This computer's GPU cannot be used ({reason}). Close other programs that use it, update its driver, install "
+            "TRELLIS.2 again, or set TRELLIS_DEVICE=cpu to compute on the CPU, which is slow."
         ) from error
+
+
+def _why_not() -> str:
+    """Why there is no GPU, as a sentence to be appended; "" where none was expected."""
+    made_for = torch.version.cuda or torch.version.hip
+    if made_for is None or os.environ.get("TRELLIS_DEVICE"):
+        return ""
+    return " PyTorch finds no GPU that it can use; its driver may be too old."
 
 
 def _best_device() -> str:
@@ -102,25 +149,36 @@ def _mps_has_bfloat16() -> bool:
     return True
 
 
+_WORDS = (
+    "out of memory",
+    "outofmemory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "invalid buffer size",
+)
+"""What libraries say when memory runs out: CUDA, HIP, the allocators of the CPU, cuBLAS and cuDNN, Metal."""
+
+
 def ran_out(error: BaseException) -> bool:
     """Whether memory ran out, on any device: only CUDA has a class for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error).lower()
-    words = (
-        "out of memory",
-        "not enough memory",
-        "can't allocate memory",
-        "cannot allocate memory",
-    )
-    return isinstance(error, RuntimeError) and any(each in text for each in words)
+    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in _WORDS)
+
+
+def is_of_the_computer(error: BaseException) -> bool:
+    """Whether it was the computer's own memory that ran out, not a GPU's."""
+    return isinstance(error, MemoryError) or "defaultcpuallocator" in str(error).lower()
 
 
 @dataclass(frozen=True)
 class Effort:
     """How a job is carried out: what can be lowered when memory runs out.
 
-    `rows` are worked on at a time; `pipeline` and `max_tokens` are what the request asked for, or less.
+    `rows` are worked on at a time; `pipeline` and `max_tokens` are what the request asked for, or less. `decoder_on_cpu` leaves
+    the GPU more memory and the computer less.
     """
 
     pipeline: str
@@ -188,25 +246,38 @@ class Ladder:
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
 
-    def down(self, stage: str, machine: Machine) -> str:
+    def counted(self, tokens: int) -> None:
+        """A cascade has so many tokens: its limit must be lowered below that to change anything."""
+        self.effort = replace(self.effort, max_tokens=min(self.effort.max_tokens, tokens + 1))
+
+    def down(self, stage: str, machine: Machine, *, of_the_computer: bool) -> str:
         """Lower the effort; returns what is to be told of it.
+
+        Args:
+            of_the_computer: it was the computer's memory that ran out, not the GPU's.
 
         Raises:
             EngineError: it cannot be lowered any more.
         """
         for rung in _RUNGS:
-            lowered = rung.lower(self.effort) if stage in rung.helps else None
-            if lowered:
+            if stage not in rung.helps or (of_the_computer and rung.lower is _decoder_on_cpu):
+                continue
+            if lowered := rung.lower(self.effort):
                 self.effort = lowered
                 return f"Memory ran out in the {stage} stage: {rung.words(lowered)}"
-        raise EngineError(_bottom(stage, machine))
+        raise EngineError(_bottom(stage, of_the_computer or machine.device.type == "cpu"))
 
 
-def _bottom(stage: str, machine: Machine) -> str:
-    if stage == "mesh" or machine.device.type == "cpu":
+def _bottom(stage: str, of_the_computer: bool) -> str:
+    if of_the_computer:
+        what = (
+            "choose a lower decimation target and texture size"
+            if stage == "mesh"
+            else "let the system have a larger page file (swap)"
+        )
         return (
             f"The computer's memory does not suffice for the {stage} stage, even at the lowest resolution. "
-            "Close other programs, or choose a lower decimation target and texture size."
+            f"Close other programs, or {what}."
         )
     return (
         f"The GPU's memory does not suffice for the {stage} stage, even at the lowest resolution. "

@@ -185,7 +185,7 @@ class Pipeline:
         self, vertices: Floats, faces: Ints, resolution: int
     ) -> tuple[Tensor, Tensor, Voxels]:
         """The latent (N, C) and its voxels (N, 3) of a mesh in the cube from -0.5 to 0.5, and the mesh's own voxels."""
-        finest, dual, flags = voxelise(vertices, faces, resolution)
+        finest, dual, flags = voxelise(vertices, faces, resolution, self._check)
         if len(finest) == 0:
             raise EngineError("The model has no surface to give a texture.", "mesh_url")
         feats = torch.from_numpy(np.concatenate([dual, flags], 1).astype(np.float32) - 0.5)
@@ -210,8 +210,7 @@ class Pipeline:
     ) -> Tensor:
         """The latent texture (N, C) of a latent shape."""
         name = texture_flow(size)
-        mean, deviation = self._normalisation("shape")
-        seen = (shape - mean) / deviation
+        seen = self.unscaled(shape, "shape")
         channels = self._checkpoint.settings(name)["in_channels"] - seen.shape[1]
         noise = torch.randn(len(coords), channels, generator=drawing.random)
         with self._network(name) as (network, device):
@@ -249,7 +248,7 @@ class Pipeline:
             if self.effort.decoder_on_cpu and name != DINO:
                 device, torso = torch.device("cpu"), torch.float32
         network: Any = self._checkpoint.load(name, device, torso, self._loras.get(name, ()))
-        network.check = self._check
+        network.check = self._check_now
         network.rows = self.effort.rows if "flow" in name else 4 * self.effort.rows
         try:
             yield network, device
@@ -275,10 +274,21 @@ class Pipeline:
         negative = torch.zeros_like(seen[0])
         return sample(velocity, noise, seen, negative, drawing.sampling, mode=drawing.mode).cpu()
 
+    def _check_now(self) -> None:
+        """A GPU works off what it was told long ago: only when it has caught up is this block the one that is computed."""
+        self._machine.wait()
+        self._check()
+
     def _count(self, name: str) -> None:
+        self._machine.wait()
         self.forwards[name] += 1
         self._worked(name)
         self._check()
+
+    def unscaled(self, latent: Tensor, of: str) -> Tensor:
+        """A latent "shape" or "tex" as the networks know it, with a mean of about 0 and a spread of about 1."""
+        mean, deviation = self._normalisation(of)
+        return (latent - mean) / deviation
 
     def _normalisation(self, of: str) -> tuple[Tensor, Tensor]:
         given = self._checkpoint.args[f"{of}_slat_normalization"]

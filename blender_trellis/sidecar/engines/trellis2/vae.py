@@ -196,7 +196,8 @@ class _SparseDecoder(_SparseAutoencoder):
             for block in blocks:
                 h = block(h, grid, self._parts)
             if isinstance(upsampler, _Upsampler):
-                slots = upsampler.slots(h) if subdivisions is None else subdivisions[len(done)]
+                given = None if subdivisions is None else subdivisions[len(done)]
+                slots = upsampler.slots(h, self._parts) if given is None else given
                 finer = Grid(children(grid.coords, slots))
                 h, grid = upsampler(h, grid, finer, slots, self._parts), finer
                 done.append(slots)
@@ -234,7 +235,7 @@ class ShapeDecoder(_SparseDecoder):
             for block in blocks:
                 h = block(h, grid, self._parts)
             assert isinstance(upsampler, _Upsampler), f"there are fewer than {levels} subdivisions"
-            slots = upsampler.slots(h)
+            slots = upsampler.slots(h, self._parts)
             finer = Grid(children(grid.coords, slots))
             if done == levels:
                 break
@@ -365,9 +366,11 @@ class _Upsampler(_Resampler):
         if subdivides:
             self.to_subdiv = nn.Linear(inputs, 8)
 
-    def slots(self, x: Tensor) -> Tensor:
+    def slots(self, x: Tensor, parts: Parts) -> Tensor:
         """The children to keep, (M,), int32, parent by parent."""
-        kept: Tensor = self.to_subdiv(x) > 0
+        kept = torch.empty(len(x), 8, dtype=torch.bool, device=x.device)
+        for part in parts(len(x)):
+            kept[part] = self.to_subdiv(x[part]) > 0
         return kept.flatten().nonzero().squeeze(1).int()
 
     def forward(self, x: Tensor, grid: Grid, finer: Grid, slots: Tensor, parts: Parts) -> Tensor:

@@ -18,8 +18,10 @@ _MASK = (1 << _BITS) - 1
 _SHIFTS = tuple(itertools.product((-1, 0, 1), repeat=3))
 """The 27 places of a 3×3×3 kernel, in the order of its weights."""
 
+_MIDDLE = _SHIFTS.index((0, 0, 0))
+
 _KEPT = 2**22
-"""Up to so many voxels a grid keeps its table of neighbours (27 int32 each, 450 MB at most).
+"""Up to so many voxels a grid keeps its tables of neighbours (27 int32 each, 450 MB at most), one for each part.
 
 Larger ones look neighbours up anew for each part: only the finest level is so large, and it has one convolution.
 """
@@ -52,7 +54,7 @@ class Grid:
         self.coords = coords
         self._keys = pack(coords)
         self._sorted, self._order = self._keys.sort()
-        self._table: Tensor | None = None
+        self._tables: dict[tuple[int, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -61,9 +63,10 @@ class Grid:
         """The row of each neighbour of the voxels in `part` (27, n), int32; -1 where there is none."""
         if len(self) > _KEPT:
             return self._look_up(self._keys[part])
-        if self._table is None:
-            self._table = self._look_up(self._keys)
-        return self._table[:, part]
+        where = part.start, part.stop
+        if where not in self._tables:
+            self._tables[where] = self._look_up(self._keys[part])
+        return self._tables[where]
 
     def _look_up(self, keys: Tensor) -> Tensor:
         found = []
@@ -102,8 +105,11 @@ class Convolution(nn.Module):
         """
         table = grid.neighbours(part)
         kernel = self.weight.flatten(1, 3)
-        total = self.bias.float().repeat(table.shape[1], 1)
+        # In the middle every voxel is its own neighbour
+        total = self.bias.float() + (x[part] @ kernel[:, _MIDDLE].T).float()
         for i, neighbour in enumerate(table):
+            if i == _MIDDLE:
+                continue
             here = (neighbour >= 0).nonzero().squeeze(1)
             there = x.index_select(0, neighbour[here])
             total.index_add_(0, here, (there @ kernel[:, i].T).float())

@@ -49,6 +49,12 @@ _COMPUTED = "rope_phases"
 _AGAIN = "Download the weights again, with `trellis sidecar install`."
 
 
+def file_identity(path: Path) -> tuple[str, int, int]:
+    """Path, size and time of change. Raises an OSError if there is no such file."""
+    state = path.stat()
+    return str(path), state.st_size, state.st_mtime_ns
+
+
 class _Files(NamedTuple):
     settings: Path
     weights: Path
@@ -80,7 +86,7 @@ class Checkpoint:
         return arguments
 
     def identity(self, models: Sequence[str]) -> list[tuple[str, int, int]]:
-        """Path, size and time of change of each network's file: what tells weights apart without reading them.
+        """What tells each network's weights apart without reading them.
 
         Raises:
             EngineError: one is missing.
@@ -89,12 +95,11 @@ class Checkpoint:
         for model in models:
             path = self._files(model).weights
             try:
-                state = path.stat()
+                found.append(file_identity(path))
             except FileNotFoundError as error:
                 raise _not_here(path) from error
             except OSError as error:
                 raise _unreadable(path, error) from error
-            found.append((str(path), state.st_size, state.st_mtime_ns))
         return found
 
     def blueprint(self, model: str) -> nn.Module:
@@ -186,6 +191,8 @@ class Lora:
             if not {"down", "up"} <= pair.keys():
                 raise EngineError(f"{path} has only half a LoRA for {layer!r}.", field)
             down, up = pair["down"].float(), pair["up"].float()
+            if down.ndim != 2 or up.ndim != 2 or not len(down):
+                raise EngineError(f"{path} has no matrices for {layer!r}, as a LoRA should.", field)
             rank = len(down)
             alpha = float(pair["alpha"]) if "alpha" in pair else rank
             pairs[layer] = down, up, scale * alpha / rank
@@ -228,6 +235,10 @@ _LORA_KEY = re.compile(
 )
 
 
+_NO_MEMORY = re.compile(r"os error (?:12|1455)\)")
+"""What safetensors says where Linux and macOS have no memory for a mapping, or Windows no page file, in whatever language."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -243,6 +254,8 @@ def _tensors(path: Path, field: str | None = None) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
+        if _NO_MEMORY.search(str(error)):
+            raise MemoryError(f"{path} cannot be mapped: {error}") from error
         if field:
             raise EngineError(f"{path} cannot be read ({error}).", field) from error
         raise _unreadable(path, error) from error

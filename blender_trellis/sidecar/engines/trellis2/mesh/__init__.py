@@ -8,6 +8,7 @@ In the order of the work: `repair` leads the geometry (`clean`, `orient`, `holes
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def finish(
     step: Step,
     *,
     extras: Extras | None = None,
+    doubt: Callable[[str], None] = lambda _: None,
 ) -> bytes:
     """The GLB of `surface`: mended, simplified, and painted with `field` unless that is None or the options say otherwise.
 
@@ -46,15 +48,16 @@ def finish(
         surface: as the shape decoder leaves it.
         step: called several times a second, from this thread, with the fraction of the stage that is done.
         extras: what the file says of its making.
+        doubt: gets a sentence if the surface is probably rubbish, "" if not.
 
     Raises:
         EngineError: there is no surface, a broken one, or one in too many pieces for its texture.
         whatever `step` raises.
     """
     if options.untextured or field is None:
-        _, mesh = repair(surface, options, step)
+        _, mesh = repair(surface, options, step, doubt)
         return _glb(mesh, extras=extras)
-    original, mesh = repair(surface, options, _steps(step, "repair"))
+    original, mesh = repair(surface, options, _steps(step, "repair"), doubt)
     atlas = beating(lambda step: unwrap(mesh, options, step), _steps(step, "unwrap"))
     return paint(mesh, atlas, field, options, step, original=original, extras=extras)
 
