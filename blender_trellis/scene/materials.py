@@ -31,8 +31,8 @@ def repair(name: str, gltf: dict[str, Any]) -> None:
     for material in bpy.data.materials:
         if len(bpy.data.materials) == 1:
             material.name = name
-        if opaque:
-            material.surface_render_method = "DITHERED"
+        # Blended faces of one object hide each other in any order and not at all; dithered ones are right everywhere
+        material.surface_render_method = "DITHERED"
         for node in material.node_tree.nodes:
             if node.type != "BSDF_PRINCIPLED":
                 continue
