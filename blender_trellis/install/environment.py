@@ -256,9 +256,13 @@ def _run(
         raise InstallError(f"{step.title} failed: {error}.") from error
     if code:
         blamed = [line for line in lines if line.startswith("ERROR")] or lines or [f"code {code}"]
-        raise InstallError(
-            f"{step.title} failed: {blamed[-1]} (all of it: {log}). Install again to go on from here."
-        )
+        ways = "Install again to go on from here."
+        if step.name == "check":
+            ways = (
+                "If that is the graphics card's doing, install for the CPU: --device cpu, in Blender's console "
+                "bpy.ops.trellis.install_local(device='CPU')."
+            )
+        raise InstallError(f"{step.title} failed: {blamed[-1]} (all of it: {log}). {ways}")
     return lines[-1] if lines else ""
 
 

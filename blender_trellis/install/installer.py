@@ -170,7 +170,10 @@ def install(
                 tell(Report("access", 1, count, "Asking for the model"))
                 found, lost = weights.look(made.files, wish.mirror or hub.endpoint(), cancelled)
                 made = replace(made, files=found, lost=tuple(lost))
-            _check_room(home, made)
+            if made.files and wish.source:
+                found, lost = weights.locate(made.files, wish.source)
+                made = replace(made, files=found, lost=tuple(lost))
+            _check_room(home, made, wish.source)
         except CancelledError:
             raise
         except TrellisError as error:
@@ -188,7 +191,7 @@ def install(
 
         lost = []
         if made.files and wish.source:
-            lost = weights.take_over(weights.folder(home), made.files, wish.source, say, cancelled)
+            weights.take_over(weights.folder(home), made.files, wish.source, say, cancelled)
         elif made.files:
             python = environment.python(home) or made.base.path
             lost = weights.download(
@@ -210,9 +213,13 @@ def _check_access(made: Plan, wish: Wish) -> None:
         )
 
 
-def _check_room(home: Path, made: Plan) -> None:
+def _check_room(home: Path, made: Plan, source: Path | None) -> None:
     needed: dict[int, int] = {}  # by disk: the weights may lie on another one
-    wanted = ((environment.folder(home), made.room), (weights.folder(home), made.download))
+    place = weights.folder(home)
+    come = made.download
+    if source and source.stat().st_dev != _existing(place).stat().st_dev:  # no links then
+        come = sum(file.bytes for file in made.files)
+    wanted = ((environment.folder(home), made.room), (place, come))
     for place, size in wanted:
         there = _existing(place)
         disk = there.stat().st_dev

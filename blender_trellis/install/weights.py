@@ -339,35 +339,37 @@ def _gate_words(kind: str, message: str, file: File, page: str) -> str:
 # -- From a folder ---------------------------------------------------------------------------------
 
 
-def take_over(
-    place: Path, files: Iterable[File], source: Path, say: Say, cancelled: Cancelled
-) -> list[str]:
-    """Link files from a folder, or copy them where it is on another disk; each is checked.
+def locate(files: Iterable[File], source: Path) -> tuple[list[File], list[str]]:
+    """Those of the files that a folder has, and in words which it does not have that are not needed.
 
     `source` may be the weights' folder of another computer, a folder of checkouts by their names, or the hub's own cache.
-    Returns in words which it does not have that are not needed.
 
     Raises:
-        InputError: it lacks one, or one is broken.
-        StorageError: the disk does not take one.
+        InputError: it lacks one that is needed.
     """
-    found = [(file, _find(source, file)) for file in files]
-    lost = [
-        _lost(file, f"it is not in {source}")
-        for file, there in found
-        if file.without and there is None
-    ]
-    lacking = [file.target for file, there in found if there is None and not file.without]
+    there = {file.target: file for file in files if _find(source, file)}
+    gone = [file for file in files if file.target not in there]
+    lacking = [file.target for file in gone if not file.without]
     if lacking:
         raise InputError(
             f"{source} lacks {', '.join(lacking[:3])}{' and more' if lacking[3:] else ''}. Choose the folder that holds the "
             "model's files as its repositories have them."
         )
-    for number, (file, there) in enumerate(found):
-        if there is None:
-            continue
-        say(file.what, number / len(found))
-        copy, path = there
+    return list(there.values()), [_lost(file, f"it is not in {source}") for file in gone]
+
+
+def take_over(
+    place: Path, files: Iterable[File], source: Path, say: Say, cancelled: Cancelled
+) -> None:
+    """Link files that `locate` has found, or copy them where they are on another disk; each is checked.
+
+    Raises:
+        InputError: one is broken, or another one than it should be.
+        StorageError: the disk does not take one.
+    """
+    found = [there for file in files if (there := _find(source, file))]
+    for number, (copy, path) in enumerate(found):
+        say(copy.what, number / len(found))
         if wrong := fault(path, copy.size):
             raise InputError(f"{path} cannot be used: {wrong}.")
         digest = _sha256(path, cancelled)
@@ -379,11 +381,10 @@ def take_over(
             _place(path.resolve(), place / copy.target, digest)
         except OSError as error:
             raise StorageError(f"{place / copy.target} cannot be written: {error}.") from error
-    return lost
 
 
 def _find(source: Path, file: File) -> tuple[File, Path] | None:
-    """A copy of a file and where it is in a folder; layouts as in `take_over`."""
+    """A copy of a file and where it is in a folder; layouts as in `locate`."""
     for copy in _copies(file):
         owner, name = copy.repository.split("/")
         roots = [source / f"{owner}--{name}", source / owner / name, source / name]

@@ -414,6 +414,10 @@ def test_a_folder_that_lacks_something_or_holds_a_broken_file_is_refused(
     with pytest.raises(InputError, match=r"cannot be used: it has \d+ bytes and should have"):
         install(home, wish)
     broken.unlink()
+    shown: list[installer.Plan] = []
+    with pytest.raises(InputError, match="lacks ckpts"):  # before an environment is made for it
+        installer.install(home, replace(wish, only=""), ignore, never, shown.append)
+    assert shown[0].problem and not (home / "trellis2" / "venv").exists()
     with pytest.raises(InputError, match=r"lacks ckpts/ss_flow_img_dit_1_3B_64_bf16\.safetensors"):
         install(home, wish)
     assert not target(home).exists()
