@@ -62,7 +62,7 @@ def _temporary(place: Path) -> Iterator[Path]:
     """A folder for the child's temporary files, where room was asked for: /tmp may be too small for gigabytes."""
     path = place / "temporary"
     shutil.rmtree(path, ignore_errors=True)  # of one that was killed
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     try:
         yield path
     finally:

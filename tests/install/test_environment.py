@@ -83,6 +83,11 @@ class Killed:
             else:
                 raise AssertionError(f"it never came to {step}")
         deadline = time.monotonic() + 20
+        # A child that had only just been forked holds the lock until it becomes another program
+        with FileLock(environment.folder(self._home) / "install.lock") as lock:
+            while not lock.acquire():
+                assert time.monotonic() < deadline, "the lock outlived its owner"
+                time.sleep(0.05)
         while left := processes_in(environment.folder(self._home) / "venv"):
             assert time.monotonic() < deadline, f"outlived its parent: {left}"
             time.sleep(0.05)
