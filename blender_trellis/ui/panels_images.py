@@ -52,6 +52,16 @@ class TRELLIS_MT_images(bpy.types.Menu):
         layout.operator("trellis.choose_folder", icon="FILE_FOLDER")
 
 
+class TRELLIS_MT_add_view(bpy.types.Menu):
+    """The ways to get a further view in."""
+
+    bl_idname = "TRELLIS_MT_add_view"
+    bl_label = "Add View"
+
+    def draw(self, _context: Any) -> None:
+        _draw_single(self.layout)
+
+
 def _role(settings: Any, index: int) -> str:
     """Which view a picture shows, by its place in the list."""
     named = schemas()[settings.endpoint]["images"]["views"]
@@ -103,13 +113,17 @@ def _draw_pictures(layout: Any, context: Any, settings: Any) -> None:
 
 def _draw_ways_in(layout: Any) -> None:
     column = layout.column(align=True)
-    column.operator("trellis.add_images", text="Open Image…", icon="FILEBROWSER")
-    column.operator("trellis.paste_image", icon="PASTEDOWN")
-    column.operator("trellis.capture_view", icon="RESTRICT_VIEW_OFF")
-    column.operator("trellis.capture_camera", icon="OUTLINER_OB_CAMERA")
-    column.operator("trellis.add_image_datablock", text="Use Blender Image…", icon="IMAGE_DATA")
+    _draw_single(column)
     column.operator("trellis.choose_folder", icon="FILE_FOLDER")
     column.label(text="Or drop an image here", icon="IMPORT")
+
+
+def _draw_single(layout: Any) -> None:
+    layout.operator("trellis.add_images", text="Open Image…", icon="FILEBROWSER")
+    layout.operator("trellis.paste_image", icon="PASTEDOWN")
+    layout.operator("trellis.capture_view", icon="RESTRICT_VIEW_OFF")
+    layout.operator("trellis.capture_camera", icon="OUTLINER_OB_CAMERA")
+    layout.operator("trellis.add_image_datablock", text="Use Blender Image…", icon="IMAGE_DATA")
 
 
 def _draw_icons(column: Any, settings: Any) -> None:
@@ -131,7 +145,7 @@ def _draw_views(layout: Any, settings: Any) -> None:
         row = layout.row()
         row.label(text=properties.label_of(settings.images[0]), translate=False)
         if more:
-            row.operator("trellis.add_images", text="Add View", icon="ADD")
+            row.menu("TRELLIS_MT_add_view", text="Add View", icon="ADD")
         return
     grid = layout.grid_flow(
         row_major=True, columns=_A_ROW, even_columns=True, even_rows=True, align=True
@@ -147,7 +161,7 @@ def _draw_views(layout: Any, settings: Any) -> None:
         )
         shown.index = index
     if more:
-        layout.operator("trellis.add_images", text="Add View", icon="ADD")
+        layout.menu("TRELLIS_MT_add_view", text="Add View", icon="ADD")
 
 
 def _draw_words(layout: Any, context: Any, settings: Any, sight: Sight | None) -> None:
@@ -190,4 +204,4 @@ def _draw_list(layout: Any, settings: Any) -> None:
     order.operator("trellis.move_image", text="", icon="TRIA_DOWN").direction = "DOWN"
 
 
-CLASSES = (TRELLIS_UL_images, TRELLIS_MT_images)
+CLASSES = (TRELLIS_UL_images, TRELLIS_MT_images, TRELLIS_MT_add_view)

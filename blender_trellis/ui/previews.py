@@ -152,7 +152,11 @@ class Previews:
         before, coming = known.sight, known.coming
         known.coming = None
         error = coming.exception()
-        known.sight = coming.result() if error is None else Sight(error=f"{error!r}")
+        known.sight = (
+            coming.result()
+            if error is None
+            else Sight(error=f"Something unforeseen happened: {error!r}.")
+        )
         return known.sight != before
 
     def close(self) -> None:
