@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from blender_trellis.sidecar.engines.stages import EngineError, Progress, Report
 from blender_trellis.sidecar.engines.trellis2 import weights
+from blender_trellis.sidecar.engines.trellis2.engine import Trellis2Engine
 from blender_trellis.sidecar.engines.trellis2.memory import (
     Effort,
     Ladder,
@@ -24,6 +25,7 @@ from blender_trellis.sidecar.engines.trellis2.memory import (
     is_of_the_computer,
     ran_out,
 )
+from trellis2 import checkpoint
 from trellis2.made import Studio, extras, picture
 
 torch.set_num_threads(1)
@@ -68,6 +70,22 @@ STAGES = {
     "texture": "going on with 1024 rows at a time",
     "mesh": "going on with the pipeline 512",
 }
+
+
+def test_a_stage_that_overflows_is_computed_again_in_float32(studio: Studio) -> None:
+    """The texture's tokens get to 120,000, which float16 does not know; what came before is not done again."""
+    weights = studio.home / "trellis2" / "weights"
+    for key in ("input_layer.bias", "blocks.0.cross_attn.to_out.bias"):
+        checkpoint.spoil(weights, "tex_slat_flow_model_512", key, 6e4)
+    machine = Machine(torch.device("cpu"), flow=torch.float16)
+    engine, request = Trellis2Engine(studio.home / "sidecar", machine), studio.request()
+    progress = Progress(engine.plan(request, 1), lambda _: None, lambda: False)
+    said = extras(engine.run(request, [picture()], progress))
+    words = "The texture stage ended in no numbers: going on in float32, which is slower"
+    assert said["lowered"] == [words] and words in progress.notes
+    assert said["precision"] == "float32"
+    assert said["forwards"]["sparse_structure_flow_model"] == 22
+    assert said["forwards"]["tex_slat_flow_model_512"] == 24
 
 
 @pytest.mark.parametrize("stage", STAGES)

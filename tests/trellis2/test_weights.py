@@ -115,6 +115,24 @@ def test_a_key_that_does_not_fit_is_named_with_its_file(
         assert words in str(caught.value)
 
 
+def test_weights_are_kept_as_they_are_stored_where_float32_is_computed(
+    whole: Path, tmp_path: Path
+) -> None:
+    """A GPU without bfloat16 has little memory besides; the numbers are the same."""
+
+    def halve(tensors: dict[str, Any]) -> None:
+        tensors |= {name: tensor.half() for name, tensor in tensors.items()}
+
+    _changed(tmp_path, FLOW, halve)
+    kept, wide = (Checkpoint(folder).load(FLOW, CPU) for folder in (tmp_path, whole))
+    torso = {name for name, each in kept.state_dict().items() if each.dtype == torch.float16}
+    assert {"blocks.0.mlp.mlp.0.weight", "blocks.0.self_attn.to_qkv.bias"} <= torso
+    assert all(name.startswith("blocks.") and "norm" not in name for name in torso)
+    coords = torch.arange(15, dtype=torch.int32).view(5, 3)
+    feats, seen = torch.randn(5, wide.input_layer.in_features), torch.randn(1, 7, 16)
+    assert torch.equal(kept(feats, coords, 0.5, seen), wide(feats, coords, 0.5, seen))
+
+
 def test_the_computed_table_of_angles_may_be_in_a_file(tmp_path: Path) -> None:
     def add(tensors: dict[str, Any]) -> None:
         tensors["rope_phases"] = torch.zeros(3)

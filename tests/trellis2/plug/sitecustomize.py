@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """On the path of a sidecar's processes this lets a test hold the engine at a stage, or take its memory away there.
 
-The test says so by files in the folder PLUG: `hold.STAGE`, `deaf.STAGE` (held, and deaf to a cancellation) and `oom.STAGE`,
-and `broken.STAGE` for a GPU that fails;
-`at.STAGE`, with the process's id, answers. It is done where every engine comes by, in `Progress.step`, after the step was told.
+The test says so by files in the folder PLUG: `hold.STAGE`, `deaf.STAGE` (held, and deaf to a cancellation), `oom.STAGE`,
+and `broken.STAGE` for a GPU that fails; `at.STAGE`, with the process's id, answers. It is done where every engine comes by, in
+`Progress.step`, after the step was told.
 """
 
 from __future__ import annotations

@@ -76,14 +76,21 @@ class _RmsNorm(nn.Module):
         return (F.normalize(x.float(), dim=-1) * self.gamma * scale).to(x.dtype)
 
 
+class _Linear(nn.Linear):
+    """Computes in the precision of what it is given; its weights may be kept in less."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
 class _SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.to_qkv = _Linear(channels, 3 * channels)
         self.q_rms_norm = _RmsNorm(heads, channels // heads)
         self.k_rms_norm = _RmsNorm(heads, channels // heads)
-        self.to_out = nn.Linear(channels, channels)
+        self.to_out = _Linear(channels, channels)
 
     def project(self, x: Tensor, by: Rotation) -> Tensor:
         """Queries, keys and values (3, heads, N, width) of tokens (N, C)."""
@@ -96,11 +103,11 @@ class _CrossAttention(nn.Module):
     def __init__(self, channels: int, condition_channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(channels, channels)
-        self.to_kv = nn.Linear(condition_channels, 2 * channels)
+        self.to_q = _Linear(channels, channels)
+        self.to_kv = _Linear(condition_channels, 2 * channels)
         self.q_rms_norm = _RmsNorm(heads, channels // heads)
         self.k_rms_norm = _RmsNorm(heads, channels // heads)
-        self.to_out = nn.Linear(channels, channels)
+        self.to_out = _Linear(channels, channels)
 
     def queries(self, x: Tensor) -> Tensor:
         """(heads, N, width) of tokens (N, C)."""
@@ -117,7 +124,7 @@ class _Mlp(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels)
+            _Linear(channels, hidden), nn.GELU(approximate="tanh"), _Linear(hidden, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,6 +222,7 @@ class _Flow(nn.Module):
         self.check = lambda: None
         self.rows = None
         self.resolution = resolution
+        self._dtype = torch.float32
         self._width = model_channels // num_heads
         self.t_embedder = _TimestepEmbedder(model_channels)
         self.adaLN_modulation = nn.Sequential(
@@ -229,17 +237,25 @@ class _Flow(nn.Module):
 
     def to_torso(self, dtype: torch.dtype) -> None:
         """Compute the blocks' Linear layers, and with them the residual stream, in `dtype`; all else is float32."""
+        self._dtype = dtype
         torso = {id(parameter) for parameter in self._torso()}
         for parameter in self.parameters():
             wanted = dtype if id(parameter) in torso else torch.float32
             parameter.data = parameter.data.to(wanted)
+
+    def kept_as_stored(self) -> set[str]:
+        """The parameters that may stay in the file's precision without a loss: half the memory where float32 is computed."""
+        if self._dtype != torch.float32:
+            return set()
+        torso = {id(parameter) for parameter in self._torso()}
+        return {name for name, each in self.named_parameters() if id(each) in torso}
 
     def _torso(self) -> Iterator[nn.Parameter]:
         linears = (module for module in self.blocks.modules() if isinstance(module, nn.Linear))
         return chain.from_iterable(linear.parameters() for linear in linears)
 
     def _velocity(self, tokens: Tensor, coords: Tensor, t: float, condition: Tensor) -> Tensor:
-        dtype = next(self._torso()).dtype
+        dtype = self._dtype
         modulation = self.adaLN_modulation(self.t_embedder(t))[0]
         by = rotation(coords, self._width)
         h = self.input_layer(tokens).to(dtype)

@@ -23,7 +23,7 @@ from . import doubts
 from .cache import Arrays, Cache, key
 from .memory import Effort, Ladder, Machine, is_of_the_computer, ran_out
 from .picture import prepare
-from .pipeline import Drawing, Pipeline, Voxels
+from .pipeline import Drawing, NotFinite, Pipeline, Voxels
 from .request import (
     DINO,
     MESH_STEPS,
@@ -157,7 +157,8 @@ class Job:
         return ROUTES[self._ladder.effort.pipeline]
 
     def finished(self, work: Callable[[], bytes]) -> bytes:
-        """What `work` makes; where memory runs out it begins again with less, and finds in the cache what is done.
+        """What `work` makes; for want of memory it begins again with less, for want of precision with more, and finds in the
+        cache what is done.
 
         Raises:
             EngineError: there is no less.
@@ -173,18 +174,26 @@ class Job:
                     self._progress.note(doubts.ADVICE)
                 self.mesh_step("Model ready", 1.0)
                 return made
+            except NotFinite:
+                if not self._pipeline.exactly():
+                    raise
+                lower = self._exactly
             except Exception as error:
                 if not ran_out(error):
                     raise
                 _log.warning("memory ran out in the %s stage: %s", self._stage, error)
-                of_the_computer = is_of_the_computer(error)
+                host = is_of_the_computer(error)
+                lower = partial(self._ladder.down, self._stage, self._machine, of_the_computer=host)
             # Only here, outside of the handler, is nothing left of the frames and their tensors
             self._machine.clean()
-            said = self._ladder.down(self._stage, self._machine, of_the_computer=of_the_computer)
+            said = lower()
             self._lowered.append(said)
             self._progress.note(said)
             self._pipeline.effort = self._ladder.effort
             self._done.clear()
+
+    def _exactly(self) -> str:
+        return f"The {self._stage} stage ended in no numbers: going on in float32, which is slower"
 
     def doubt(self, words: str) -> None:
         """Tell, once, why the model may be rubbish; "" if it is not."""
@@ -201,7 +210,8 @@ class Job:
             "seed": self.wish.seed,
             "images": self.wish.images,
             "device": self._machine.name,
-            "precision": str(self._machine.flow).removeprefix("torch."),
+            "precision": str(self._pipeline.machine.flow).removeprefix("torch."),
+            "decoder_precision": str(self._pipeline.machine.decoder).removeprefix("torch."),
             "forwards": dict(self._pipeline.forwards),
             "reused": self._reused,
             "lowered": self._lowered,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,10 @@ class Drawing:
     random: Generator
 
 
+class NotFinite(EngineError):
+    """What a stage computed is no numbers."""
+
+
 class Voxels(NamedTuple):
     """A shape's voxels: `coords` (M, 3), and the subdivisions that lead to them from the latent's, coarse to fine."""
 
@@ -83,10 +87,16 @@ class Pipeline:
         self.forwards: Counter[str] = Counter()
         """How often each network was called."""
         self._checkpoint = checkpoint
-        self._machine = machine
+        self.machine = machine
         self._loras = loras or {}
         self._check = check
         self._worked = worked
+
+    def exactly(self) -> bool:
+        """Compute in float32 from now on; False if it was so all the time."""
+        exact = replace(self.machine, flow=torch.float32, decoder=torch.float32)
+        was, self.machine = self.machine, exact
+        return was != exact
 
     # -- Image ---------------------------------------------------------------------------------------
 
@@ -242,9 +252,9 @@ class Pipeline:
     @contextmanager
     def _network(self, name: str) -> Iterator[tuple[Any, torch.device]]:
         """A network, and where it is; it is gone afterwards."""
-        device, torso = self._machine.device, self._machine.flow
+        device, torso = self.machine.device, self.machine.flow
         if "flow" not in name:
-            torso = self._machine.decoder
+            torso = self.machine.decoder
             if self.effort.decoder_on_cpu and name != DINO:
                 device, torso = torch.device("cpu"), torch.float32
         network: Any = self._checkpoint.load(name, device, torso, self._loras.get(name, ()))
@@ -254,7 +264,7 @@ class Pipeline:
             yield network, device
         finally:
             network.to("meta")  # whoever still holds it holds no weights
-            self._machine.clean()
+            self.machine.clean()
 
     def _sample(
         self,
@@ -276,11 +286,11 @@ class Pipeline:
 
     def _check_now(self) -> None:
         """A GPU works off what it was told long ago: only when it has caught up is this block the one that is computed."""
-        self._machine.wait()
+        self.machine.wait()
         self._check()
 
     def _count(self, name: str) -> None:
-        self._machine.wait()
+        self.machine.wait()
         self.forwards[name] += 1
         self._worked(name)
         self._check()
@@ -306,7 +316,7 @@ def _some(coords: Tensor) -> Tensor:
 
 def _require_finite(values: Tensor, stage: str) -> None:
     if not bool(values.isfinite().all()):
-        raise EngineError(
-            f"The {stage} stage ended in numbers that are none (NaN): this GPU or its driver computes wrongly. "
-            "Update the driver, or set TRELLIS_DEVICE=cpu to compute on the CPU."
+        raise NotFinite(
+            f"The {stage} stage ended in numbers that are none (NaN). If a LoRA is used, lower its scale; else this GPU or its "
+            "driver computes wrongly: update the driver, or set TRELLIS_DEVICE=cpu to compute on the CPU."
         )

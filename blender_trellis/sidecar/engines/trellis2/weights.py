@@ -134,6 +134,8 @@ class Checkpoint:
         tensors = _tensors(path)
         tensors = convert(tensors) if model == DINO else tensors
         tensors.pop(_COMPUTED, None)
+        flow = isinstance(network, StructureFlow | SlatFlow)
+        kept = network.kept_as_stored() if flow else set()  # type: ignore[operator]
         wanted = network.state_dict()
         _compare(path, tensors, wanted)
         state = {}
@@ -141,7 +143,8 @@ class Checkpoint:
             weight = tensors.pop(name).to(device)
             for lora in loras:
                 weight = lora.merged(name, weight)
-            state[name] = weight.to(target.dtype)
+            stays = name in kept and weight.dtype in (torch.bfloat16, torch.float16)
+            state[name] = weight if stays else weight.to(target.dtype)
         network.load_state_dict(state, assign=True)
         return network.eval().requires_grad_(False)
 
