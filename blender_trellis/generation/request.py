@@ -68,17 +68,14 @@ def admit(request: Request, job_id: str, library: Library, config: Config) -> Jo
     )
 
 
-def anew(
-    job: Job, job_id: str, library: Library, config: Config, *, new_seed: bool, wish: dict[str, Any]
-) -> Job:
+def anew(job: Job, job_id: str, library: Library, config: Config, *, wish: dict[str, Any]) -> Job:
     """A job that asks for the same as `job` did, of the same pictures; not in the journal yet.
 
     Raises:
         TrellisError: the endpoint, a key or a picture is not there any more.
     """
     model = get(job.endpoint)
-    seed = random.SystemRandom().randrange(2**31) if new_seed else job.seed
-    values = model.parse(job.parameters | {"seed": seed}).values()
+    values = model.parse(job.parameters).values()
     estimate = prices.estimate(model.id, values)
     check_price(job.max_cost, estimate.amount if estimate else None)
     check_access(model.id, config)

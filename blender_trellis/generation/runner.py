@@ -89,7 +89,6 @@ class Runner:
         job_id: str,
         new_id: str | None = None,
         *,
-        new_seed: bool = False,
         wish: dict[str, Any] | None = None,
     ) -> str:
         """Ask for the same as a job in the journal did, as a new job that is charged for itself; returns its id.
@@ -101,7 +100,7 @@ class Runner:
         def prepare() -> Job:
             job = self.journal.get(job_id)
             wanted = job.wish if wish is None else wish
-            return anew(job, again, self.library, self.config, new_seed=new_seed, wish=wanted)
+            return anew(job, again, self.library, self.config, wish=wanted)
 
         self._start(again, prepare)
         return again

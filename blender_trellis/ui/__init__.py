@@ -9,6 +9,7 @@ pictures.py         Blender images as files to send      previews.py   pictures 
 captures.py         those of a viewport                clipboard.py  what was copied
 sights.py           pictures as the model will see them
 pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
+thumbnails.py       pictures of models for the history      notices.py   what has just happened, in the status bar
 arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
 recipes.py          how an object was made, in words
@@ -79,12 +80,13 @@ def register() -> None:
     """Everything that Blender is to know of."""
     import bpy
 
-    from . import placeholders, properties, pump
+    from . import notices, placeholders, properties, pump
 
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.register()
     placeholders.register()
+    notices.register()
     pump.register()
     _commands.append(bpy.utils.register_cli_command("trellis", _command))
 
@@ -93,12 +95,13 @@ def unregister() -> None:
     """The same backwards; nothing stays behind."""
     import bpy
 
-    from . import installs, placeholders, properties, pump
+    from . import installs, notices, placeholders, properties, pump
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
     installs.unregister()
     pump.unregister()
+    notices.unregister()
     placeholders.unregister()
     properties.unregister()
     for cls in reversed(_classes()):

@@ -21,6 +21,13 @@ def preferences_changed(_preferences: Any, _context: Any) -> None:
     pump.reconfigure()
 
 
+def search_results(manager: Any, _context: Any) -> None:
+    """Every letter that is typed."""
+    from . import pump
+
+    pump.get().look_up(search=manager.trellis_search)
+
+
 def lock_seed(settings: Any, _context: Any) -> None:
     """Who types a seed means to use it."""
     settings.seed_locked = True

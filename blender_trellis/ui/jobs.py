@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs as the panel shows them: plain Python, filled from the runner's events. Panels read this and nothing slower."""
+"""The jobs as the panel shows them, filled from the runner's events and the journal. Panels read this and nothing slower."""
 
 from __future__ import annotations
 
+import re
+import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..endpoints.schema import schemas
 from ..generation.job import ENDED, Event, Job, State
+from .text import tr
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +29,9 @@ _WORDS = {
 }
 # The services whose class says that it is not `cancellable`; asking the class would import their packages
 _NO_CANCEL = {"runware"}
+PAGE = 12  # results on a page
+SHOWN = 20  # jobs drawn in full
+LOGGED = 50  # lines of its log that a job keeps
 ASKING = "Asking…"  # what a key says until its service has answered
 
 
@@ -34,6 +41,8 @@ class JobView:
     `parameter` the documented name of the parameter to blame for it.
 
     `importing`: its model is on the way into a scene. `stopped`: nobody works on it until it is resumed, or the next start.
+    `ahead` is how many jobs come first, while it waits for its turn. `job` is what the journal says, None before there is a row;
+    `thumbnail` the path of its model's picture, "" while there is none; `log` what it told, `expanded` whether that is shown.
     """
 
     id: str
@@ -53,6 +62,12 @@ class JobView:
     files: list[str] = field(default_factory=list)
     importing: bool = False
     stopped: bool = False
+    ahead: int = 0
+    job: Job | None = None
+    thumbnail: str = ""
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=LOGGED))
+    expanded: bool = False
+    created: float = field(default_factory=time.time)
 
     @property
     def service(self) -> str:
@@ -71,6 +86,11 @@ class JobView:
         return self.stopped and self.state is State.UNCERTAIN
 
     @property
+    def failed(self) -> bool:
+        """Whether it came to nothing, and can be asked for anew."""
+        return bool(self.error) and not self.at_work and self.state is State.FAILED
+
+    @property
     def resumable(self) -> bool:
         """Whether it can go on where it stopped."""
         at_service = (State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
@@ -85,14 +105,25 @@ class JobView:
     def progress(self) -> str:
         """The words on the bar: "Texture 3/8 · 41%"."""
         if self.importing:
-            return "Importing"
-        words = (
+            return tr("Importing")
+        if self.ahead:
+            words = (
+                tr("Waiting for 1 other") if self.ahead == 1 else tr("Waiting for {count} others")
+            )
+            return words.format(count=self.ahead)
+        words = tr(
             self.stage.replace("_", " ").capitalize() if self.stage else _WORDS.get(self.state, "")
         )
         if self.steps:
             words += f" {self.step}/{self.steps}"
         done = "" if self.fraction is None else f"{self.fraction:.0%}"
         return " · ".join(filter(None, (words, done, self.left)))
+
+    def tell(self, message: str) -> None:
+        """Another line for the log; one that differs from the last in numbers alone takes its place."""
+        if self.log and _wordless(self.log[-1].partition(" ")[2]) == _wordless(message):
+            self.log.pop()
+        self.log.append(f"{time.strftime('%H:%M:%S')} {message}")
 
     def drawn(self) -> tuple[Any, ...]:
         """All that can be seen of it; while this is the same, there is nothing to draw again."""
@@ -104,9 +135,23 @@ class JobView:
             self.left,
             self.importing,
             self.stopped,
+            self.ahead,
             self.title,
             len(self.files),
         )
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the history. `found` is how many results the `search` finds, `total` how many there are; `thumbnails` are the
+    paths of models' pictures by job."""
+
+    search: str = ""
+    offset: int = 0
+    jobs: tuple[Job, ...] = ()
+    found: int = 0
+    total: int = 0
+    thumbnails: dict[str, str] = field(default_factory=dict)
 
 
 class Board:
@@ -114,7 +159,7 @@ class Board:
 
     `spent` is what was spent, by month and service; `waits` how many seconds a model takes, by kind; `keys` what each service
     says of its key, in words; `not_installed` the endpoints whose engine is to be installed on this computer first, None until
-    somebody looked.
+    somebody looked. `page` is the part of the history that the panel shows, `search` and `offset` what is wanted of it.
     """
 
     def __init__(self) -> None:
@@ -125,6 +170,8 @@ class Board:
         self.waits: dict[Kind, float] = {}
         self.keys: dict[str, str] = {}
         self.not_installed: frozenset[str] | None = None
+        self.page = Page()
+        self.search, self.offset = "", 0
 
     def add(self, view: JobView) -> JobView:
         """Show a job, above the ones that are there."""
@@ -144,10 +191,31 @@ class Board:
         view = self.views.get(job.id)
         if view is None:
             return
+        view.job, view.created = job, job.created
         view.title, view.files = job.title, list(job.files)
         view.request_id = job.request_id or ""
         view.picture = str(inputs / job.images[0]) if job.images else ""
         self.dirty = True
+
+    def turn(self, page: Page, inputs: Path) -> None:
+        """Show a page of the history, unless another one is wanted by now; results that are on none are let go."""
+        if page.search != self.search:
+            return
+        self.page, self.offset, self.dirty = page, page.offset, True
+        here = {job.id for job in page.jobs}
+        kept = {
+            view.id: view
+            for view in self.views.values()
+            if view.id in here or view.at_work or view.error or not view.files
+        }
+        for job in page.jobs:
+            kept.setdefault(job.id, JobView(job.id, job.title, job.endpoint, job.state))
+        self.views = kept
+        for job in page.jobs:
+            self.know(job, inputs)
+            kept[job.id].thumbnail = page.thumbnails.get(job.id) or kept[job.id].thumbnail
+        newest_first = sorted(kept.values(), key=lambda view: view.created, reverse=True)
+        self.views = {view.id: view for view in newest_first}
 
     def take(self, event: Event) -> None:
         """Something happened to a job."""
@@ -158,7 +226,10 @@ class Board:
         view.state = event.state
         view.stage, view.step, view.steps = event.stage, event.step, event.steps
         view.fraction, view.left = event.fraction, event.left
+        view.ahead = event.ahead
         view.message = event.message or view.message
+        if event.message:
+            view.tell(event.message)
         error = event.error or {}
         view.stopped, view.error = bool(error), error.get("message", "")
         view.parameter = error.get("parameter", "")
@@ -202,6 +273,11 @@ class Board:
             view.error = "" if importing else view.error
             self.dirty = True
 
+    def title(self, job_id: str) -> str:
+        """What a job is called, if it is shown."""
+        view = self.views.get(job_id)
+        return view.title if view else tr("A model")
+
     def remove(self, job_id: str) -> None:
         """Show it no longer."""
         if self.views.pop(job_id, None):
@@ -211,10 +287,22 @@ class Board:
         """What the Jobs panel lists: at work, or ended in a way that wants to be read."""
         return [view for view in self.views.values() if view.at_work or view.error]
 
+    def shown(self) -> list[JobView]:
+        """The jobs that are drawn: of very many, those that wait in the line are left out first."""
+        listed = self.jobs()
+        if len(listed) <= SHOWN:
+            return listed
+        first = {view.id for view in sorted(listed, key=lambda view: view.ahead)[:SHOWN]}
+        return [view for view in listed if view.id in first]
+
     def results(self) -> list[JobView]:
         """What the Results panel lists: also what is still being imported.
 
         So a job is in both panels for a moment, and they appear one after the other: Blender would put a panel that
         comes back below one that took its place.
         """
-        return [view for view in self.views.values() if view.files]
+        return [self.views[job.id] for job in self.page.jobs if job.id in self.views]
+
+
+def _wordless(text: str) -> str:
+    return re.sub(r"\d+", "", text)

@@ -98,11 +98,8 @@ def _price(cost: prices.Estimate) -> str:
 
 def _month(spent: Iterable[Spent]) -> str:
     """What was spent since the month began, in all: "$2.15 this month"; "" if nothing was."""
-    sums: dict[str, float] = defaultdict(float)
-    for each in spent:
-        if each.month == time.strftime("%Y-%m"):
-            sums[each.currency] += each.amount
-    words = " + ".join(in_words(amount, currency) for currency, amount in sorted(sums.items()))
+    month = time.strftime("%Y-%m")
+    words = _sum(each for each in spent if each.month == month)
     return words and tr("{sum} this month").format(sum=words)
 
 
@@ -122,6 +119,19 @@ def this_month(spent: Iterable[Spent]) -> list[str]:
     """What was spent since the month began, a line for each service: "fal: about $1.20, 4 jobs"."""
     month = time.strftime("%Y-%m")
     return [_line(each) for each in spent if each.month == month]
+
+
+def in_all(spent: Iterable[Spent]) -> str:
+    """What was ever spent: "$12.30 spent in all"; "" if nothing was."""
+    words = _sum(spent)
+    return words and tr("{sum} spent in all").format(sum=words)
+
+
+def _sum(spent: Iterable[Spent]) -> str:
+    sums: dict[str, float] = defaultdict(float)
+    for each in spent:
+        sums[each.currency] += each.amount
+    return " + ".join(in_words(amount, currency) for currency, amount in sorted(sums.items()))
 
 
 def _line(spent: Spent) -> str:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Operators on one job or result, which the button names: cancel, import, remove, dismiss, copy."""
+"""Operators on one job or result, which the button names, and on the pages of the history."""
 
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
 
+from ..endpoints import prices
 from ..errors import TrellisError
-from . import operators, pump
+from . import jobs, money, operators, pump
+from .text import tr
 
 
 class JobOperator:
@@ -48,13 +52,36 @@ class JobOperator:
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            self._act(context, self._id())
+            done = self._act(context, self._id())
+            if done is not None and operators.waits():
+                done.result()
         except TrellisError as error:
             return operators.refuse(self, error)
         return {"FINISHED"}
 
-    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+    def _act(self, context: bpy.types.Context, job_id: str) -> Future[None] | None:
+        """Do it, or begin it."""
         raise NotImplementedError
+
+
+class ResultOperator(JobOperator):
+    """What acts on one result."""
+
+    _none = "Generate a model first"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return bool(view.files) and not view.importing
+
+    def _files(self) -> list[Path]:
+        """The models of the result that is meant.
+
+        Raises:
+            TrellisError: there is none.
+        """
+        job_id = self._id()
+        view = pump.get().board.views.get(job_id)
+        return [Path(path) for path in (view.files if view else pump.get().job(job_id).files)]
 
 
 class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
@@ -82,43 +109,211 @@ class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
         pump.get().cancel(job_id)
 
 
-class TRELLIS_OT_import_result(JobOperator, bpy.types.Operator):
-    bl_idname = "trellis.import_result"
-    bl_label = "Import Generated Model"
-    bl_description = "Put this model into the scene, at the 3D cursor"
-    bl_options = {"REGISTER"}
-    _none = "Generate a model first"
+class _Import(ResultOperator):
+    """What brings a result into the scene."""
 
-    @staticmethod
-    def _fits(view: Any) -> bool:
-        return bool(view.files) and not view.importing
-
-    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+    def _wish(self, context: bpy.types.Context) -> dict[str, Any]:
         from .arrivals import wish_of
 
-        wish = wish_of(context.scene)
+        return wish_of(context.scene)
+
+    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+        wish = self._wish(context)
         if operators.waits():
             operators.import_now(pump.get().job(job_id), context.scene, wish)
         else:
             pump.get().bring(job_id, wish)
 
 
-class TRELLIS_OT_forget(JobOperator, bpy.types.Operator):
+class TRELLIS_OT_import_result(_Import, bpy.types.Operator):
+    bl_idname = "trellis.import_result"
+    bl_label = "Import Generated Model"
+    bl_description = "Put this model into the scene, at the 3D cursor"
+    bl_options = {"REGISTER"}
+
+
+class TRELLIS_OT_import_sized(_Import, bpy.types.Operator):
+    bl_idname = "trellis.import_sized"
+    bl_label = "Import Generated Model at Another Size"
+    bl_description = "Put this model into the scene, at the 3D cursor and as tall as you say"
+    bl_options = {"REGISTER"}
+
+    height: FloatProperty(
+        name="Height",
+        description="How tall the model stands",
+        default=1.0,
+        min=0.001,
+        soft_max=100,
+        subtype="DISTANCE",
+    )
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        asked = context.window_manager.invoke_props_dialog(
+            self, title="Import at Another Size", confirm_text="Import"
+        )
+        return set(asked)
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        self.layout.prop(self, "height")
+
+    def _wish(self, context: bpy.types.Context) -> dict[str, Any]:
+        metres = self.height * context.scene.unit_settings.scale_length
+        return super()._wish(context) | {"height": metres}
+
+
+class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
+    bl_idname = "trellis.export_result"
+    bl_label = "Export Generated Model"
+    bl_description = "Copy this model's file, as it was generated, to a place of your choice"
+    bl_options = {"REGISTER"}
+
+    filepath: StringProperty(
+        name="File", description="The GLB to write", subtype="FILE_PATH", options={"SKIP_SAVE"}
+    )
+    filter_glob: StringProperty(default="*.glb", options={"HIDDEN"})
+    check_existing: BoolProperty(
+        name="Check Existing",
+        description="Ask before an existing file is overwritten",
+        default=True,
+        options={"HIDDEN"},
+    )
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        try:
+            self.filepath = self.filepath or self._files()[0].name
+        except TrellisError as error:
+            return operators.refuse(self, error)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def _act(self, _context: bpy.types.Context, job_id: str) -> Future[None]:
+        if not self.filepath:
+            raise TrellisError("Say where the model is to be written.")
+        output = Path(bpy.path.abspath(self.filepath))
+        return pump.get().export(job_id, output.with_suffix(".glb"))
+
+
+class TRELLIS_OT_reveal_result(ResultOperator, bpy.types.Operator):
+    bl_idname = "trellis.reveal_result"
+    bl_label = "Show Generated Model's Folder"
+    bl_description = "Open the folder that this model's file lies in"
+    bl_options = {"REGISTER"}
+
+    def _act(self, _context: bpy.types.Context, job_id: str) -> None:
+        folder = self._files()[0].parent
+        if not folder.is_dir():
+            raise TrellisError(f"The folder {folder} is gone.")
+        bpy.ops.wm.path_open(filepath=str(folder))
+
+
+class TRELLIS_OT_forget(ResultOperator, bpy.types.Operator):
     bl_idname = "trellis.forget"
     bl_label = "Remove Model from Results"
     bl_description = "Take this model off the list. Its file stays in the results folder"
     bl_options = {"REGISTER"}
-    _none = "Generate a model first"
-
-    @staticmethod
-    def _fits(view: Any) -> bool:
-        return bool(view.files) and not view.importing
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return set(context.window_manager.invoke_confirm(self, event))
 
-    def _act(self, _context: bpy.types.Context, job_id: str) -> None:
-        pump.get().forget(job_id)
+    def _act(self, _context: bpy.types.Context, job_id: str) -> Future[None]:
+        return pump.get().forget(job_id)
+
+
+class TRELLIS_OT_delete_result(ResultOperator, bpy.types.Operator):
+    bl_idname = "trellis.delete_result"
+    bl_label = "Delete Generated Model"
+    bl_description = "Delete this model's files for good, and the pictures that it was made of. What stands in a scene stays"
+    bl_options = {"REGISTER"}
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        asked = context.window_manager.invoke_confirm(
+            self,
+            event,
+            title="Delete Model?",
+            message="Its files are deleted for good. What stands in a scene stays.",
+            confirm_text="Delete",
+            icon="WARNING",
+        )
+        return set(asked)
+
+    def _act(self, _context: bpy.types.Context, job_id: str) -> Future[None]:
+        return pump.get().delete(job_id)
+
+
+class TRELLIS_OT_turn_page(bpy.types.Operator):
+    bl_idname = "trellis.turn_page"
+    bl_label = "Turn Page of Generated Models"
+    bl_description = "Show newer or older results"
+    bl_options = {"INTERNAL"}
+
+    way: EnumProperty(
+        name="Way",
+        description="Which way to turn",
+        items=[("NEWER", "Newer", "Newer results"), ("OLDER", "Older", "Older results")],
+        options={"SKIP_SAVE"},
+    )
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        step = jobs.PAGE if self.way == "OLDER" else -jobs.PAGE
+        try:
+            pump.get().look_up(offset=pump.get().board.offset + step)
+        except TrellisError as error:
+            return operators.refuse(self, error)
+        return {"FINISHED"}
+
+
+class TRELLIS_OT_retry_job(JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.retry_job"
+    bl_label = "Retry Generation"
+    bl_description = "Ask for the same model again, in place of the one that failed. At a service it is a new job, charged for itself"
+    bl_options = {"REGISTER"}
+    _none = "No job has failed"
+
+    @staticmethod
+    def _fits(view: Any) -> bool:
+        return bool(view.failed)
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Ask where the first one may have been charged: then this one is charged as well."""
+        view = pump.get().board.views.get(self.job_id)
+        if view is None or not view.request_id or view.endpoint not in prices.PRICES:
+            return self.execute(context)
+        message = tr(
+            "{service} had this job, and may have charged it. The new one is charged as well"
+        )
+        cost = prices.estimate(view.endpoint, view.job.parameters) if view.job else None
+        words = [message.format(service=view.service), money.about(cost) if cost else ""]
+        asked = context.window_manager.invoke_confirm(
+            self,
+            event,
+            title="Retry?",
+            message=". ".join(filter(None, words)) + ".",
+            confirm_text="Retry",
+        )
+        return set(asked)
+
+    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+        from .arrivals import wish_of
+
+        if not operators.waits():
+            pump.get().retry(job_id)
+            return
+        job = pump.get().repeat_now(job_id, wish_of(context.scene))
+        operators.import_now(job, context.scene, job.wish)
+
+
+class TRELLIS_OT_toggle_log(JobOperator, bpy.types.Operator):
+    bl_idname = "trellis.toggle_log"
+    bl_label = "Show Generation Log"
+    bl_description = "Show or hide what this job has told so far"
+    bl_options = {"INTERNAL"}
+    _none = "No model is being made"
+
+    def _act(self, context: bpy.types.Context, job_id: str) -> None:
+        view = pump.get().board.views.get(job_id)
+        if view:
+            view.expanded = not view.expanded
+            pump.redraw()
 
 
 class TRELLIS_OT_dismiss(JobOperator, bpy.types.Operator):
@@ -138,14 +333,16 @@ class TRELLIS_OT_dismiss(JobOperator, bpy.types.Operator):
 
 class TRELLIS_OT_copy_error(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.copy_error"
-    bl_label = "Copy Generation Error"
-    bl_description = "Copy the whole message, with the ids that a service's support asks for"
+    bl_label = "Copy Generation Details"
+    bl_description = (
+        "Copy the whole message, with the ids that a service's support asks for, and the log"
+    )
     bl_options = {"REGISTER"}
     _none = "No job has failed"
 
     @staticmethod
     def _fits(view: Any) -> bool:
-        return bool(view.error)
+        return bool(view.error or view.log)
 
     def _act(self, context: bpy.types.Context, job_id: str) -> None:
         view = pump.get().board.views.get(job_id)
@@ -153,14 +350,21 @@ class TRELLIS_OT_copy_error(JobOperator, bpy.types.Operator):
             raise TrellisError("This job is not shown any more.")
         lines = [view.error, f"Endpoint: {view.endpoint}", f"Job: {view.id}"]
         lines += [f"Request: {view.request_id}"] if view.request_id else []
-        context.window_manager.clipboard = "\n".join(lines)
+        context.window_manager.clipboard = "\n".join([*lines, *view.log]).strip()
         self.report({"INFO"}, "Copied")
 
 
 CLASSES = (
     TRELLIS_OT_cancel,
     TRELLIS_OT_import_result,
+    TRELLIS_OT_import_sized,
+    TRELLIS_OT_export_result,
+    TRELLIS_OT_reveal_result,
     TRELLIS_OT_forget,
+    TRELLIS_OT_delete_result,
+    TRELLIS_OT_turn_page,
+    TRELLIS_OT_retry_job,
+    TRELLIS_OT_toggle_log,
     TRELLIS_OT_dismiss,
     TRELLIS_OT_copy_error,
 )

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The panels "Jobs" and "Results"; each is there only while it has something to show."""
+"""The panels "Jobs" and "Results"; each is there only while it has something to show, and draws a bounded part of it."""
 
 from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from . import pump
+from . import jobs, money, pump
 from .panels import TrellisPanel
-from .text import wrapped
+from .text import tr, wrapped
 
 if TYPE_CHECKING:
     from .jobs import JobView
 
-NEWEST = 6  # results in sight; the others are a click away
+_LINES = 12  # of an expanded log, the last; Copy takes them all
 
 
 class TRELLIS_PT_jobs(TrellisPanel, bpy.types.Panel):
@@ -27,8 +27,14 @@ class TRELLIS_PT_jobs(TrellisPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         column = self.layout.column()
-        for view in pump.get().board.jobs():
+        board = pump.get().board
+        shown = board.shown()
+        for view in shown:
             _draw_job(column.box(), context, view)
+        more = len(board.jobs()) - len(shown)
+        if more:
+            words = tr("1 more waits") if more == 1 else tr("{count} more wait")
+            column.label(text=words.format(count=more), translate=False)
 
 
 def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
@@ -44,6 +50,8 @@ def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
     else:
         top.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
         top.operator("trellis.dismiss", text="", icon="X", emboss=False).job_id = view.id
+    if view.log:
+        _draw_log(layout, column if view.at_work else layout, view)
     if view.error:
         _draw_error(layout, context, view)
     if view.resumable:
@@ -51,13 +59,15 @@ def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
         again.job_id = view.id
     if view.uncertain:
         _draw_choices(layout, view)
+    if view.failed:
+        row = layout.row(align=True)
+        row.operator("trellis.retry_job", text="Retry", icon="FILE_REFRESH").job_id = view.id
+        if view.job:
+            row.operator("trellis.use_settings", text="Edit", icon="GREASEPENCIL").job_id = view.id
 
 
 def _draw_progress(column: Any, top: Any, view: "JobView") -> None:
     column.progress(factor=view.fraction or 0.0, text=view.progress, translate=False)
-    log = column.row()
-    log.active = False
-    log.label(text=view.message, translate=False)
     if view.importing:
         return
     if view.cancellable:
@@ -65,6 +75,25 @@ def _draw_progress(column: Any, top: Any, view: "JobView") -> None:
     else:  # the tooltip begins with the operator's own name, which promises too much
         stop = column.operator("trellis.cancel", text="Stop Waiting")
     stop.job_id = view.id
+
+
+def _draw_log(layout: Any, header: Any, view: "JobView") -> None:
+    """The last line of what a job has told, and on a click the last ones."""
+    row = header.row()
+    row.active = False
+    icon = "DISCLOSURE_TRI_DOWN" if view.expanded else "DISCLOSURE_TRI_RIGHT"
+    toggle = row.operator("trellis.toggle_log", text="", icon=icon, emboss=False)
+    toggle.job_id = view.id
+    if not view.expanded:
+        row.label(text=view.message, translate=False)
+        return
+    row.label(text="Log")
+    row.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    column.active = False
+    for line in [*view.log][-_LINES:]:
+        column.label(text=line, translate=False)
 
 
 def _draw_choices(layout: Any, view: "JobView") -> None:
@@ -90,24 +119,29 @@ def _draw_error(layout: Any, context: Any, view: "JobView") -> None:
 
 
 class TRELLIS_PT_results(TrellisPanel, bpy.types.Panel):
-    """What was made, newest first."""
+    """What was made, newest first, by this file or any other."""
 
     bl_label = "Results"
     bl_order = 2
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        return bool(pump.get().board.results())
+        return pump.get().board.page.total > 0
 
     def draw(self, context: bpy.types.Context) -> None:
         layout: Any = self.layout
-        results = pump.get().board.results()
-        _draw_results(layout, context, results[:NEWEST])
-        if len(results) > NEWEST:
-            header, body = layout.panel("TRELLIS_older", default_closed=True)
-            header.label(text="Older")
-            if body:
-                _draw_results(body, context, results[NEWEST:])
+        board = pump.get().board
+        if board.page.total > jobs.PAGE or board.search:
+            layout.prop(context.window_manager, "trellis_search", text="", icon="VIEWZOOM")
+        if not board.page.found:
+            layout.label(text="Nothing is called so")
+        _draw_results(layout, context, board.results())
+        _draw_pager(layout, board.page)
+        spent = money.in_all(board.spent)
+        if spent:
+            row = layout.row()
+            row.active = False
+            row.label(text=spent, translate=False)
 
 
 def _draw_results(layout: Any, context: Any, results: "list[JobView]") -> None:
@@ -119,13 +153,72 @@ def _draw_results(layout: Any, context: Any, results: "list[JobView]") -> None:
     for view in results:
         cell = grid.box().column(align=True)
         cell.enabled = not view.importing
-        top = cell.row()
-        top.template_icon(pump.get().previews.of_file(view.picture), scale=3.6)
-        top.operator("trellis.forget", text="", icon="X", emboss=False).job_id = view.id
-        bring = cell.operator(
-            "trellis.import_result", text=view.title, icon="IMPORT", translate=False
-        )
+        cell.template_icon(_picture(view), scale=4.4)
+        row = cell.row(align=True)
+        bring = row.operator("trellis.import_result", text=view.title, translate=False)
         bring.job_id = view.id
+        row.context_string_set("trellis_job", view.id)
+        row.menu("TRELLIS_MT_result", text="", icon="DOWNARROW_HLT")
 
 
-CLASSES = (TRELLIS_PT_jobs, TRELLIS_PT_results)
+def _picture(view: "JobView") -> int:
+    """The icon of the model's picture; of what it was made of, until there is one."""
+    here = pump.get()
+    if not view.thumbnail:
+        here.thumbnails.want(view.id, view.endpoint, view.files[0])
+    icon = here.previews.of_file(view.thumbnail) if view.thumbnail else 0
+    return icon or here.previews.of_file(view.picture)
+
+
+def _draw_pager(layout: Any, page: jobs.Page) -> None:
+    if page.found <= jobs.PAGE:
+        return
+    row = layout.row(align=True)
+    newer = row.row(align=True)
+    newer.enabled = page.offset > 0
+    newer.operator("trellis.turn_page", text="", icon="TRIA_LEFT").way = "NEWER"
+    last = page.offset + len(page.jobs)
+    words = row.row()
+    words.alignment = "CENTER"
+    words.label(
+        text=tr("{first} to {last} of {count}").format(
+            first=page.offset + 1, last=last, count=page.found
+        ),
+        translate=False,
+    )
+    older = row.row(align=True)
+    older.enabled = last < page.found
+    older.operator("trellis.turn_page", text="", icon="TRIA_RIGHT").way = "OLDER"
+
+
+class TRELLIS_MT_result(bpy.types.Menu):
+    """What else can be done with the result that `context.trellis_job` names."""
+
+    bl_label = "Result"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        job_id = getattr(context, "trellis_job", "")
+        layout: Any = self.layout
+        layout.operator_context = "INVOKE_DEFAULT"
+        for entry in (
+            ("trellis.import_result", "Import at 3D Cursor", "CURSOR"),
+            ("trellis.place", "Import Where I Click", "RESTRICT_SELECT_OFF"),
+            ("trellis.import_sized", "Import at Another Size…", "FULLSCREEN_ENTER"),
+            None,
+            ("trellis.run_again", "Run Again", "FILE_REFRESH"),
+            ("trellis.use_settings", "Use These Settings", "GREASEPENCIL"),
+            None,
+            ("trellis.export_result", "Export…", "EXPORT"),
+            ("trellis.reveal_result", "Show in Folder", "FILE_FOLDER"),
+            None,
+            ("trellis.forget", "Remove from List", "REMOVE"),
+            ("trellis.delete_result", "Delete…", "TRASH"),
+        ):
+            if entry is None:
+                layout.separator()
+            else:
+                name, text, icon = entry
+                layout.operator(name, text=text, icon=icon).job_id = job_id
+
+
+CLASSES = (TRELLIS_PT_jobs, TRELLIS_PT_results, TRELLIS_MT_result)

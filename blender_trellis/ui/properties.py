@@ -25,7 +25,7 @@ from bpy.props import (
 )
 
 from ..endpoints.schema import Schema, carry_over, describe_range, schemas
-from .callbacks import lock_seed, switch_endpoint
+from .callbacks import lock_seed, search_results, switch_endpoint
 from .pictures import on_the_web
 from .text import tr
 
@@ -370,7 +370,14 @@ def draw_seed(settings: TRELLIS_PG_scene) -> None:
 
 def register() -> None:
     bpy.types.Scene.trellis = PointerProperty(type=TRELLIS_PG_scene, name="Trellis")
+    bpy.types.WindowManager.trellis_search = StringProperty(
+        name="Search",
+        description="Show the results whose pictures' names or endpoint have these words",
+        options={"SKIP_SAVE", "TEXTEDIT_UPDATE"},
+        update=search_results,
+    )
 
 
 def unregister() -> None:
+    del bpy.types.WindowManager.trellis_search
     del bpy.types.Scene.trellis

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..errors import InputError, TrellisError
-from . import jobs, placeholders, preferences
+from . import jobs, notices, placeholders, preferences
+from .text import tr
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 INTERVAL = 0.1  # seconds between two ticks while something is on the way
 BUDGET = 0.001  # seconds after which a tick leaves the remaining events to the next one
 TAB = "Trellis"
-SHOWN = 200  # results listed, the newest
 # What does not come with the extension
 _TO_INSTALL = _GENERATE, _RETEXTURE = "local/trellis-2", "local/trellis-2/retexture"
 
@@ -47,9 +47,11 @@ class Pump:
 
         from .arrivals import Arrivals
         from .previews import Previews
+        from .thumbnails import Thumbnails
 
         self.board = jobs.Board()
         self.previews = Previews(wake, partial(self.later, quiet=True))
+        self.thumbnails = Thumbnails(self._pictured, wake)
         self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.runner: Runner | None = None
         self._arrivals = Arrivals(self._arrived, partial(self.later, quiet=True))
@@ -60,6 +62,7 @@ class Pump:
         self._looked = False
         self._outdated = False
         self._temporary: dict[str, Path] = {}
+        self._orders: dict[str, Order] = {}  # those of jobs that have no row yet
 
     # -- The clerk's thread ----------------------------------------------------------------------
 
@@ -71,14 +74,31 @@ class Pump:
         from ..scene import append, worker  # noqa: F401
 
         runner = Runner(config)
-        claimed = runner.resume()
-        ready = [job for job in runner.journal.jobs(SHOWN) if job.state is State.READY]
-        self._claimed = {job.id for job in claimed if job.state is not State.READY}
-        shown = {job.id: job for job in [*claimed, *ready]}.values()
-        newest_first = sorted(shown, key=lambda job: job.created, reverse=True)
-        self.inbox.put(partial(self.board.load, newest_first, runner.library.inputs))
+        at_work = [job for job in runner.resume() if job.state is not State.READY]
+        self._claimed = {job.id for job in at_work}
+        self.inbox.put(partial(self.board.load, at_work[::-1], runner.library.inputs))
         self.runner = runner  # from now on its events are taken, by then for jobs that are shown
         self._count()
+        self._read_page("", 0)
+
+    def _read_page(self, search: str, offset: int) -> None:
+        """In the clerk's thread: reads a page of the history, or the last one where there are fewer."""
+        from ..generation.library import thumbnail
+
+        runner = self._running()
+        found, count = runner.journal.results(search, jobs.PAGE, offset)
+        if offset and not found:
+            offset = max(count - 1, 0) // jobs.PAGE * jobs.PAGE
+            found, count = runner.journal.results(search, jobs.PAGE, offset)
+        total = runner.journal.results("", 0, 0)[1] if search else count
+        pictures = {job.id: thumbnail(Path(job.files[0])) for job in found}
+        there = {job_id: str(path) for job_id, path in pictures.items() if path.is_file()}
+        page = jobs.Page(search, offset, tuple(found), count, total, there)
+        self.inbox.put(partial(self._turn, page))
+
+    def _pictured(self, job_id: str, path: str) -> None:
+        """In the thumbnails' thread: a model has its picture."""
+        self.inbox.put(partial(self._show_thumbnail, job_id, path))
 
     def _hand_over(self, order: Order, job_id: str) -> None:
         """In the clerk's thread: writes what is no file yet, and gives the request to the runner."""
@@ -126,6 +146,12 @@ class Pump:
         """In the clerk's thread: reads a job, and has `then` called with it by a tick."""
         job = self._running().journal.get(job_id)
         self.inbox.put(partial(then, job))
+
+    def _delete(self, job_id: str) -> None:
+        """In the clerk's thread: deletes a result and its files."""
+        self._running().delete(job_id)
+        self.inbox.put(partial(self.board.remove, job_id))
+        self.inbox.put(self.look_up)
 
     def _shut(self) -> None:
         """In the clerk's thread: ends the runner."""
@@ -195,6 +221,7 @@ class Pump:
         picture = str(first) if isinstance(first, Path) else ""
         self.board.add(jobs.JobView(job_id, order.title, order.endpoint, picture=picture))
         placeholders.put(job_id, order.title, order.wish)
+        self._orders[job_id] = order
         self.later(partial(self._hand_over, order, job_id), job_id)
         self._arrivals.expect()
         return job_id
@@ -220,6 +247,48 @@ class Pump:
         self.job(job_id)
         runner = self._running()
         return runner.wait(runner.repeat(job_id, wish=wish))
+
+    def retry(self, job_id: str) -> str:
+        """Ask anew for what a failed job asked for, as a new job in its place; returns its id.
+
+        Raises:
+            InputError: nothing is known of it any more.
+        """
+        view, order = self.board.views.get(job_id), self._orders.pop(job_id, None)
+        if view is None or not (view.job or order):
+            raise InputError("Nothing is known of this job any more. Generate the model again.")
+        if order:  # it never got a row
+            again = self.submit(order._replace(id=""))
+        else:
+            wish = view.job.wish if view.job else None
+            again = self.repeat(job_id, view.title, view.endpoint, wish)
+        self.board.remove(job_id)
+        return again
+
+    def look_up(self, search: str | None = None, offset: int | None = None) -> None:
+        """Have a page of the history read: another one, or what has changed on the present one."""
+        if search is not None and search != self.board.search:
+            self.board.search, self.board.offset = search, 0
+        if offset is not None:
+            self.board.offset = max(offset, 0)
+        self.start()
+        self.later(partial(self._read_page, self.board.search, self.board.offset))
+
+    def delete(self, job_id: str) -> Future[None]:
+        """Delete a result and its files, where no other job has them."""
+        self.start()
+        return self.later(partial(self._delete, job_id))
+
+    def export(self, job_id: str, output: Path) -> Future[None]:
+        """Copy a result's models out; further ones get a number."""
+        self.start()
+        return self.later(partial(self._export, job_id, output))
+
+    def _export(self, job_id: str, output: Path) -> None:
+        """In the clerk's thread: copies."""
+        from ..api import result_of, write_all
+
+        write_all(result_of(self._running().journal.get(job_id)), output)
 
     def carry_out(self, order: Order) -> Job:
         """Start a job and wait for its end: for background mode, where no timer runs.
@@ -336,16 +405,20 @@ class Pump:
     def _note_fulfilled(self, job_id: str) -> None:
         self._running().journal.note(job_id, fulfilled=True)
 
-    def forget(self, job_id: str) -> None:
+    def forget(self, job_id: str) -> Future[None]:
         """Take an ended job out of the journal and the panel; its files stay."""
+        self.start()
         self.board.remove(job_id)
-        self.later(lambda: self._running().journal.forget(job_id))
+        done = self.later(lambda: self._running().journal.forget(job_id))
+        self.look_up()
+        return done
 
     def dismiss(self, job_id: str) -> None:
         """Show a failed job no longer. An uncertain one leaves the journal too, or it would come back."""
         from ..generation.job import State
 
         view = self.board.views.get(job_id)
+        self._orders.pop(job_id, None)
         if view is None:
             return
         if view.files:
@@ -369,6 +442,7 @@ class Pump:
     def close(self) -> None:
         """End everything; what is unfinished goes on at the next start."""
         self._arrivals.close()
+        self.thumbnails.close()
         self._clerk.submit(self._shut)
         self._clerk.shutdown(wait=True)
         for job_id in list(self._temporary):
@@ -385,7 +459,7 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether ticks are needed."""
-        wanted = self.previews.wanted or placeholders.outdated()
+        wanted = self.previews.wanted or self.thumbnails.busy or placeholders.outdated()
         return bool(self._pending) or self._arrivals.busy or wanted or self.at_work
 
     @property
@@ -404,6 +478,8 @@ class Pump:
         self._arrivals.step()
         if self.previews.wanted and time.perf_counter() < until:
             self.board.dirty |= self.previews.load()
+        if not self._arrivals.busy:
+            self.thumbnails.step()
         if not self.at_work:
             self._arrivals.relax()
         if (self.board.dirty or placeholders.outdated()) and self._knows_all:
@@ -437,16 +513,33 @@ class Pump:
         from ..generation.job import ENDED, State
 
         self.board.take(event)
+        if not event.error:
+            self._orders.pop(event.job_id, None)  # it has a row
+        view = self.board.views.get(event.job_id)
+        if view and (view.job is None or event.error):
+            self.later(partial(self._fetch, event.job_id, self._know), quiet=True)
         folder = self._temporary.pop(event.job_id, None)
         if folder:  # its pictures have been read, or never will be
             self.later(partial(_remove, folder))
-            if not event.error:
-                self.later(partial(self._fetch, event.job_id, self._know), event.job_id)
         if event.state is State.READY:
             self.board.set_importing(event.job_id, True)
             self.later(partial(self._fetch, event.job_id, self._ready), event.job_id)
         if event.state in ENDED:
             self.later(self._count)
+        if event.error and event.state is not State.CANCELLED and view:
+            failed = event.state is State.FAILED
+            words = tr("{name} failed") if failed else tr("{name} stopped on its way")
+            notices.say(words.format(name=view.title), "ERROR")
+
+    def _turn(self, page: jobs.Page) -> None:
+        if self.runner:  # else it has been switched off meanwhile
+            self.board.turn(page, self.runner.library.inputs)
+            self.thumbnails.only({job.id for job in page.jobs})
+
+    def _show_thumbnail(self, job_id: str, path: str) -> None:
+        view = self.board.views.get(job_id)
+        if view:
+            view.thumbnail, self.board.dirty = path, True
 
     def _know(self, job: Job) -> None:
         assert self.runner
@@ -454,12 +547,14 @@ class Pump:
 
     def _ready(self, job: Job) -> None:
         self._know(job)
+        self.look_up()
         if job.error:  # some of its models failed
             self.board.note(job.id, job.error["message"])
         if job.wish.get("scene") and not job.fulfilled:
             self._import(job, wish=job.wish)
         else:
             self.board.set_importing(job.id, False)
+            self._say_ready(job.id)
 
     def _show_spent(self, spent: list[Spent], waits: dict[Kind, float]) -> None:
         self.board.spent, self.board.waits, self.board.dirty = spent, waits, True
@@ -479,8 +574,15 @@ class Pump:
         self.board.set_importing(job_id, False)
         if error:
             self.board.fail(job_id, error)
+            words = tr("{name} could not be imported")
+            notices.say(words.format(name=self.board.title(job_id)), "ERROR")
         if placed:
             self.fulfil(job_id)
+        if not error:
+            self._say_ready(job_id)
+
+    def _say_ready(self, job_id: str) -> None:
+        notices.say(tr("{name} is ready").format(name=self.board.title(job_id)))
 
     def _drop_temporary(self, job_id: str) -> None:
         folder = self._temporary.pop(job_id, None)

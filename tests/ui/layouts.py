@@ -74,6 +74,7 @@ class Layout:
         """A picture."""
 
     separator = template_list = template_icon
+    context_string_set = template_icon
 
     def texts(self, kind: str = "label") -> list[str]:
         return [each.text for each in self.drawn if each.kind == kind]
