@@ -265,7 +265,10 @@ class TRELLIS_OT_turn_page(bpy.types.Operator):
 class TRELLIS_OT_retry_job(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.retry_job"
     bl_label = "Retry Generation"
-    bl_description = "Ask for the same model again, in place of the one that failed. At a service it is a new job, charged for itself"
+    bl_description = (
+        "Ask for the same model again, in place of the one that failed. At a service it is a new job, which is charged for "
+        "itself"
+    )
     bl_options = {"REGISTER"}
     _none = "No job has failed"
 

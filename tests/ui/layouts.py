@@ -83,21 +83,23 @@ class Layout:
         return [each.name for each in self.drawn if each.kind == kind]
 
 
-def context() -> SimpleNamespace:
-    """The part of Blender's context that is looked at."""
+def context(**more: Any) -> SimpleNamespace:
+    """The part of Blender's context that is looked at, and what a layout has put into it."""
     return SimpleNamespace(
+        **more,
         region=SimpleNamespace(width=WIDTH),
         preferences=SimpleNamespace(  # without a window Blender's own scale is 0
             system=SimpleNamespace(ui_scale=1.0),
             ui_styles=bpy.context.preferences.ui_styles,
         ),
         scene=bpy.context.scene,
+        window_manager=bpy.context.window_manager,
         active_object=bpy.context.active_object,
     )
 
 
-def draw(panel: type[Any]) -> Layout:
-    """What the panel shows at this moment."""
+def draw(panel: type[Any], **more: Any) -> Layout:
+    """What the panel or menu shows at this moment."""
     layout = Layout()
-    panel.draw(SimpleNamespace(layout=layout), context())
+    panel.draw(SimpleNamespace(layout=layout), context(**more))
     return layout

@@ -5,17 +5,19 @@ The timer's function is called directly: it is the one that Blender calls in a w
 real.
 """
 
+from pathlib import Path
+
 import bpy
 import pytest
 
 import blender_trellis
 from blender_trellis.config import Config
-from blender_trellis.generation.job import Event, State
+from blender_trellis.generation.job import Event, Job, State
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.runner import Runner
 from blender_trellis.scene.recipe import read
 from blender_trellis.ui import properties, pump
-from blender_trellis.ui.jobs import Board, JobView
+from blender_trellis.ui.jobs import Board, JobView, Page
 
 FAST = {"resolution": 512, "texture_size": 512}
 
@@ -178,8 +180,6 @@ def test_a_result_whose_file_is_gone_is_told(extension, until, asked):
     until(lambda: bool(extension.board.results()) and not extension.busy)
     (view,) = extension.board.results()
     bpy.data.batch_remove(bpy.data.objects)
-    from pathlib import Path
-
     Path(view.files[0]).unlink()
     bpy.ops.trellis.import_result(job_id=asked)
     until(lambda: bool(view.error))
@@ -247,11 +247,17 @@ def test_jobs_and_results_are_told_apart():
     for view in (
         JobView("works", "", "local/draft", State.RUNNING),
         JobView("failed", "", "local/draft", State.FAILED, error="Because."),
-        JobView("ready", "", "local/draft", State.READY, files=["a.glb"]),
         JobView("arrives", "", "local/draft", State.READY, files=["a.glb"], importing=True),
         JobView("unclear", "", "local/draft", State.UNCERTAIN, error="Lost.", stopped=True),
     ):
         board.add(view)
+    assert {view.id for view in board.jobs()} == {"works", "failed", "arrives", "unclear"}
+    assert not board.results()  # none is in the journal yet
+    made = [
+        Job(each, "local/draft", {"seed": 1}, [], [], State.READY, files=["a.glb"])
+        for each in ("ready", "arrives")
+    ]
+    board.turn(Page(jobs=tuple(made), found=2, total=2), Path())
     assert {view.id for view in board.jobs()} == {"works", "failed", "arrives", "unclear"}
     assert {view.id for view in board.results()} == {"ready", "arrives"}
     assert {view.id for view in board.jobs() if view.at_work} == {"works", "arrives"}

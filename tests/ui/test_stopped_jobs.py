@@ -72,7 +72,7 @@ def test_an_uncertain_job_says_so_and_offers_what_can_be_done(uncertain):
     shown = draw(panels_jobs.TRELLIS_PT_jobs)
     assert uncertain.error and uncertain.error in " ".join(shown.texts())
     assert shown.names() == [
-        *("trellis.copy_error", "trellis.dismiss"),
+        *("trellis.copy_error", "trellis.dismiss", "trellis.toggle_log"),
         *("trellis.resume_job", "trellis.send_again", "trellis.adopt_job"),
     ]
     assert {each.given.job_id for each in shown.drawn if each.kind == "operator"} == {uncertain.id}
