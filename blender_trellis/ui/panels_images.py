@@ -86,7 +86,7 @@ def draw(layout: Any, context: Any, settings: Any) -> None:
         _draw_ways_in(layout)
     if settings.drop_set:
         line = layout.row()
-        line.label(text="Stands at the chosen place", icon="PIVOT_CURSOR")
+        line.label(text="Stands at a chosen place", icon="PIVOT_CURSOR")
         line.operator("trellis.clear_drop", text="", icon="X", emboss=False)
 
 
@@ -103,10 +103,6 @@ def _draw_pictures(layout: Any, context: Any, settings: Any) -> None:
     _draw_icons(row.column(align=True), settings)
     _draw_views(layout, settings)
     _draw_words(layout, context, settings, sight)
-    if settings.drop_set:
-        line = layout.row()
-        line.label(text="Stands at a chosen place", icon="PIVOT_CURSOR")
-        line.operator("trellis.clear_drop", text="", icon="X", emboss=False)
     if count > 1:
         _draw_list(layout, settings)
 

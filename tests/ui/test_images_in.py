@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import bpy
 import numpy as np
 import pytest
+from mathutils import Matrix, Vector
 from PIL import Image
 
 from blender_trellis.generation import images
@@ -276,6 +277,25 @@ def test_captures_need_a_window_and_say_so(extension):
     for capture in (bpy.ops.trellis.capture_view, bpy.ops.trellis.capture_camera):
         with pytest.raises(RuntimeError, match="no window to take a picture of"):
             capture()
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 40)])
+def test_a_capture_comes_closer_until_what_was_found_fills_it(size):
+    """A block of pixels, seen by a projection that leaves everything where it is."""
+    from blender_trellis.ui import captures
+
+    found = np.zeros(size, bool)
+    found[10:30, 5:15] = True
+    eye = captures._closer(captures._Eye(Matrix(), Matrix(), size[1] / size[0]), found)
+    corners = [
+        (eye.projection @ Vector((2 * x / size[1] - 1, 2 * y / size[0] - 1, 0.3, 1)))
+        for x, y in ((5, 10), (15, 30))
+    ]
+    room = 1 + 0.03 * 20
+    assert eye.aspect == pytest.approx((10 + 2 * room) / (20 + 2 * room))
+    edge = (1 - 2 * room / (10 + 2 * room), 1 - 2 * room / (20 + 2 * room))
+    assert corners[0][:] == pytest.approx((-edge[0], -edge[1], 0.3, 1))
+    assert corners[1][:] == pytest.approx((*edge, 0.3, 1))
 
 
 # -- A folder -------------------------------------------------------------------------------------
