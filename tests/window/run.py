@@ -25,7 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TESTS = ("first_model", "restart", "remote", "leftovers", "sizes")
+TESTS = ("first_model", "restart", "remote", "leftovers", "sizes", "scene")
 BENCH, PICTURES = "bench", "pictures"
 SIZE = (1600, 1000)
 AGAIN = 75  # as in driver.py
