@@ -83,7 +83,8 @@ class TRELLIS_OT_generate(_Order, bpy.types.Operator):
         "Make a 3D model of the images. Blender stays usable meanwhile; the model appears at the place "
         "that the 3D cursor has now"
     )
-    bl_options = {"REGISTER", "UNDO"}
+    # Without REGISTER: what can be adjusted afterwards is done once more, and charged once more
+    bl_options = {"UNDO"}
 
     endpoint: StringProperty(
         name="Endpoint",

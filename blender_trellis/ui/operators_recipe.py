@@ -59,7 +59,7 @@ class TRELLIS_OT_run_again(_Again, bpy.types.Operator):
         "Have the same model made once more, of the same pictures with the same parameters and seed; at a service it is charged "
         "again. It comes to the 3D cursor"
     )
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"UNDO"}  # as of Generate
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         try:

@@ -31,8 +31,9 @@ def held(fal, extension, until, picture):
     scene.trellis.height = 2
     scene.cursor.location = (1, 2, 3)
     bpy.ops.ed.undo_push(message="Before")
-    bpy.ops.trellis.generate(filepath=str(picture))
-    bpy.ops.ed.undo_push(message="Generate 3D Model")  # as Blender does after a click
+    bpy.ops.trellis.generate(
+        "EXEC_DEFAULT", True, filepath=str(picture)
+    )  # with an undo step, as a click
     until(lambda: len(fal.jobs) == 1)
     return next(iter(extension.board.views))
 
@@ -220,3 +221,10 @@ def test_a_result_is_placed_where_it_is_wished(held, fal, until, extension):
     until(lambda: len(models()) == 2)
     assert {tuple(obj.location) for obj in models()} == {(1, 2, 3), (6, 6, 6)}
     assert not bpy.context.scene.trellis.drop_set
+
+
+@pytest.mark.parametrize("name", ["generate", "run_again", "retexture"])
+def test_what_is_charged_cannot_be_adjusted_afterwards(extension, name):
+    """Blender would do it once more, with both of these options."""
+    options = getattr(bpy.types, f"TRELLIS_OT_{name}").bl_options
+    assert not {"REGISTER", "UNDO"} <= options
