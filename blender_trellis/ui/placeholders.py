@@ -112,6 +112,8 @@ def _handlers() -> tuple[list[Any], ...]:
 
 
 def register() -> None:
+    global _outdated  # noqa: PLW0603
+    _outdated = True  # the file may have been open before
     for handlers in _handlers():
         handlers.append(_changed)
 

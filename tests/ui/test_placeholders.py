@@ -7,8 +7,9 @@ import bpy
 import pytest
 from mathutils import Vector
 
+import blender_trellis
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import arrivals, placeholders, places
+from blender_trellis.ui import arrivals, placeholders, places, pump
 
 from .test_dropping import drop
 
@@ -173,6 +174,28 @@ def test_a_file_opened_again_when_the_job_is_over_has_it_swept(saved, fal, until
     assert len(empties()) == 1
     until(lambda: not placeholders.outdated())
     assert not empties()
+
+
+def test_after_a_restart_it_is_still_there_and_the_model_takes_its_place(saved, fal, until):
+    blender_trellis.unregister()
+    blender_trellis.register()
+    bpy.ops.wm.open_mainfile(filepath=saved)
+    until(lambda: bool(pump.get().board.views) and not placeholders.outdated())
+    (empty,) = empties()
+    empty.location = (4, 4, 4)
+    finish(fal)
+    until(lambda: bool(models()))
+    assert models()[0].location[:] == (4, 4, 4) and not empties()
+
+
+def test_where_there_is_no_journal_one_of_somebody_elses_file_is_swept(extension, until):
+    scene = bpy.context.scene
+    obj = bpy.data.objects.new("robot · 40%", None)
+    scene.collection.objects.link(obj)
+    item = scene.trellis.placeholders.add()
+    item.job_id, item.object = "elsewhere", obj
+    until(lambda: not empties())
+    assert extension.runner is None and not scene.trellis.placeholders
 
 
 def test_during_a_gesture_nothing_is_swept(held, until, extension, monkeypatch):
