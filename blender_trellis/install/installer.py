@@ -293,7 +293,8 @@ class Status:
             gone = [file for file in chosen() if file.target in lacking]
             size = sum(file.about for file in gone)
             lines.append(f"{title}: {f'{gigabytes(size)} missing' if gone else 'ready'}")
-        lines += [f"{file.what}: missing" for file in self.lacking if file.without]
+        if not lacking & {file.target for file in weights.needed("512")}:
+            lines += [f"{file.what}: missing" for file in self.lacking if file.without]
         return ", ".join(lines)
 
 

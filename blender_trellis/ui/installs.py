@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..install.installer import Plan, Status, Wish
 
 INTERVAL = 0.2  # seconds between two ticks
+_PATIENCE = 2.0  # seconds; starting a Python and looking for graphics cards takes a part of one
 
 
 class Local:
@@ -55,6 +57,14 @@ class Local:
                 self.words = error.message
                 return
             self._start(partial(self._find_out, home))
+
+    def look_at_once(self) -> None:
+        """The same, and wait for it: a dialog is drawn once, with what is known then."""
+        self.look()
+        deadline = time.monotonic() + _PATIENCE
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        self.step()
 
     def install(self, wish: Wish) -> None:
         """Begin an installation.

@@ -107,7 +107,7 @@ class TRELLIS_OT_install_local(_NotMeanwhile, bpy.types.Operator):
         if not self.properties.is_property_set("resolution"):
             chosen = properties.group_of(context.scene.trellis, "local/trellis-2").resolution
             self.resolution = "512" if chosen == "512" else "all"
-        installs.get().look()
+        installs.get().look_at_once()
         asked = context.window_manager.invoke_props_dialog(
             self, width=WIDTH, title=self.bl_label, confirm_text="Download and Install"
         )

@@ -72,8 +72,7 @@ def test_the_section_says_what_is_there_and_offers_what_can_be_done(local, until
     section = shown()
     assert " ".join(section.texts()[1:]) == (
         "Environment: not installed "
-        "Weights: 512: 10.3 GiB missing, all resolutions: 15.1 GiB missing, retexture: 10.9 GiB missing, "
-        "U²-Net: missing"
+        "Weights: 512: 10.3 GiB missing, all resolutions: 15.1 GiB missing, retexture: 10.9 GiB missing"
     )
     assert section.names() == ["trellis.install_local"]
 
@@ -100,6 +99,7 @@ def test_a_click_offers_the_weights_that_the_chosen_resolution_needs(local, chos
     clicked = SimpleNamespace(scene=bpy.context.scene, window_manager=manager)
     operators_install.TRELLIS_OT_install_local.invoke(operator, clicked, None)
     assert operator.resolution == offered
+    assert "PyTorch" in asked(resolution=offered), "the dialog knows the computer when it opens"
 
 
 def test_without_online_access_the_question_says_what_to_do(local, until):
