@@ -6,6 +6,7 @@ from bpy.props import FloatVectorProperty, StringProperty
 
 from ..errors import TrellisError
 from . import operators, places, pump
+from .text import tr
 
 # The view may be turned while a place is chosen
 _NAVIGATION = {
@@ -46,10 +47,10 @@ class TRELLIS_OT_place(bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         if not any(area.type == "VIEW_3D" for area in context.window.screen.areas):
-            self.report({"ERROR"}, "No 3D viewport is open in this window. Open one.")
+            self.report({"ERROR"}, tr("No 3D viewport is open in this window. Open one."))
             return {"CANCELLED"}
         context.window.cursor_modal_set("CROSSHAIR")
-        context.workspace.status_text_set("Click where the model is to stand; Esc to cancel")
+        context.workspace.status_text_set(tr("Click where the model is to stand; Esc to cancel"))
         context.window_manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
