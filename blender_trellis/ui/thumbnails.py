@@ -82,9 +82,11 @@ class Thumbnails:
                 drawn = Path(folder) / "model.png"
                 self._worker.request(model, Recipe(endpoint), name="", preview=(drawn, SIZE))
                 self._worker.wait()
-                if model.exists():  # else it was deleted meanwhile
-                    copy_out(drawn, picture)
+                copy_out(drawn, picture)
+                if model.exists():
                     self._made(job_id, str(picture))
+                else:  # it was deleted meanwhile
+                    picture.unlink(missing_ok=True)
         except (OSError, TrellisError) as error:
             _log.info("no picture of %s: %s", model, error)
         finally:
