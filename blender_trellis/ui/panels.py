@@ -22,7 +22,7 @@ from . import (
 )
 from .text import tr, wrapped
 
-# A sidebar narrower than this has no room for labels beside the fields: they move into them. In units of a scale of 1
+# A sidebar narrower than this has no room for much beside a field. In units of a scale of 1
 _NARROW = 200
 # In the order of the work; the schema's stages
 STAGES = ("image", "structure", "shape", "texture", "mesh", "delivery")
@@ -53,8 +53,8 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
             column.label(text=line, translate=False)
         presets.draw(column, settings)
         blamed = pump.get().board.blamed(settings.endpoint)
-        _draw_seed(column, settings, blamed)
-        _draw_up_front(column, settings, blamed)
+        _draw_seed(column, context, settings, blamed)
+        _draw_up_front(column, context, settings, blamed)
         _draw_generate(layout, context, scene)
         for stage in STAGES:
             _draw_stage(layout, context, settings, stage, blamed)
@@ -62,24 +62,33 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
         _draw_costs(layout)
 
 
-def _draw_seed(layout: Any, settings: Any, blamed: set[str]) -> None:
-    """The seed, and beside it how many models are made from it on."""
-    endpoint, locked = settings.endpoint, settings.seed_locked
+def _is_narrow(context: Any) -> bool:
+    return bool(context.region.width < _NARROW * context.preferences.system.ui_scale)
+
+
+def _draw_seed(layout: Any, context: Any, settings: Any, blamed: set[str]) -> None:
+    """The seed, and beside it how many models are made from it on; on two lines where there is no room."""
+    endpoint, locked, narrow = settings.endpoint, settings.seed_locked, _is_narrow(context)
     row = layout.row(align=True)
     number = row.row(align=True)
     number.active = locked  # else another one is drawn when the button is pressed
     number.alert = properties.documented_name(endpoint, "seed") in blamed
     number.prop(settings, "seed")
+    row = layout.row(align=True) if narrow else row
     row.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
     row.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
-    if not schemas()[endpoint]["mesh"]:
-        several = row.row(align=True)
+    if schemas()[endpoint]["mesh"]:
+        return
+    several = row.row(align=True)
+    several.alert = properties.documented_name(endpoint, "number_results") in blamed
+    if narrow:
+        several.prop(settings, "variations")
+    else:
         several.ui_units_x = 4.5
-        several.alert = properties.documented_name(endpoint, "number_results") in blamed
         several.prop(settings, "variations", text="×", translate=False)
 
 
-def _draw_up_front(layout: Any, settings: Any, blamed: set[str]) -> None:
+def _draw_up_front(layout: Any, context: Any, settings: Any, blamed: set[str]) -> None:
     group = properties.group_of(settings, settings.endpoint)
     known = {
         prop["name"]: (wire, prop) for wire, prop in properties.parameters_of(settings.endpoint)
@@ -89,7 +98,10 @@ def _draw_up_front(layout: Any, settings: Any, blamed: set[str]) -> None:
             wire, prop = known[name]
             row = layout.row(align=True)
             row.alert = wire in blamed
-            row.prop(group, name, expand=True)
+            if _is_narrow(context):
+                row.prop(group, name, text="")
+            else:
+                row.prop(group, name, expand=True)
             if properties.changed(group, prop):
                 _draw_reset(row).parameter = name
 
@@ -132,9 +144,10 @@ def _draw_costs(layout: Any) -> None:
     if not lines:
         return
     header, body = layout.panel("TRELLIS_costs", default_closed=True)
-    header.label(text="Costs This Month")
+    header.label(text="Costs")
     if body:
         column = body.column(align=True)
+        column.label(text="This month:")
         for line in lines:
             column.label(text=line, translate=False)
 
@@ -173,18 +186,25 @@ def _draw_stage(layout: Any, context: Any, settings: Any, stage: str, blamed: se
 def _draw_parameters(
     layout: Any, context: Any, group: Any, props: dict[str, Schema], blamed: set[str]
 ) -> None:
+    """Each with its name beside it, or above it where there is no room."""
+    narrow = _is_narrow(context)
     column = layout.column()
-    narrow = context.region.width < _NARROW * context.preferences.system.ui_scale
     column.use_property_split, column.use_property_decorate = not narrow, False
     for wire, prop in props.items():
-        row = column.row(align=True)
+        name, row = prop["name"], column.row(align=True)
         row.alert = wire in blamed
         # Where no default is documented the service's own applies until something is set
-        row.active = prop["default"] is not None or group.is_property_set(prop["name"])
-        row.prop(group, prop["name"])
-        if properties.changed(group, prop):
-            _draw_reset(row).parameter = prop["name"]
+        row.active = prop["default"] is not None or group.is_property_set(name)
+        if narrow and prop.get("type") != "boolean":
+            both = row.column(align=True)
+            both.label(text=prop["title"])
+            row = both.row(align=True)
+            row.prop(group, name, text="")
         else:
+            row.prop(group, name)
+        if properties.changed(group, prop):
+            _draw_reset(row).parameter = name
+        elif not narrow:
             row.label(text="", icon="BLANK1")
 
 

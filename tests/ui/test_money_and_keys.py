@@ -146,7 +146,9 @@ def costs(shown):
     panel = [each.panel for each in shown.drawn]
     if "TRELLIS_costs" not in panel:
         return None
-    return [each.text for each in shown.drawn[panel.index("TRELLIS_costs") + 1 :]]
+    header, *lines = [each.text for each in shown.drawn[panel.index("TRELLIS_costs") + 1 :]]
+    assert header == "This month:"
+    return lines
 
 
 def test_what_this_month_has_cost_is_told_by_service(extension, settings):

@@ -7,6 +7,7 @@ import pytest
 from blender_trellis.endpoints import base, get
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.ui import panels, properties
+from ui import layouts
 
 ENDPOINTS = sorted(schemas())
 
@@ -171,3 +172,15 @@ def test_settings_survive_saving(settings, tmp_path):
 
 def test_the_panel_shows_every_stage():
     assert panels.STAGES == base.STAGES
+
+
+def test_in_a_narrow_sidebar_names_stand_above_their_fields(settings, monkeypatch):
+    wide = layouts.draw(panels.TRELLIS_PT_generate).drawn
+    monkeypatch.setattr(layouts, "WIDTH", 160)
+    narrow = layouts.draw(panels.TRELLIS_PT_generate).drawn
+    above = [
+        narrow[number - 1].text for number, each in enumerate(narrow) if each.name == "texture_size"
+    ]
+    assert above == ["Size"] and "Size" not in [each.text for each in wide]
+    props = [[each.name for each in drawn if each.kind == "prop"] for drawn in (wide, narrow)]
+    assert props[0] == props[1]

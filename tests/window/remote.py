@@ -79,7 +79,7 @@ def waiting_for_runware_is_stopped_and_resumed() -> d.Step:
 
 
 def what_was_spent_is_said() -> d.Step:
-    yield from d.click_text("Costs This Month", after=1.5)
+    yield from d.click_text("Costs", after=1.5)
     d.shot_sidebar("8-costs")
     services = {spent.service for spent in t.board().spent}
     assert services == {"fal", "runware"}, t.board().spent
