@@ -171,6 +171,17 @@ def test_a_mesh_that_is_simplified_in_blocks_has_no_seams(monkeypatch, remesh):
     assert areas(mesh).max() / np.median(areas(mesh)) < 12
 
 
+@pytest.mark.parametrize("target", [3000, 6390, 9000, 12700])
+def test_blocks_come_close_to_what_was_asked_for_wherever_it_lies(monkeypatch, target):
+    monkeypatch.setattr(simplify, "_BLOCK", 6400)
+    shape = shapes.blob(40, VOXELS)
+    assert len(shape.faces) == 12800
+    mesh = finished(shape, remesh=False, target=target)
+    assert 0.9 * target <= len(mesh.faces) <= target
+    assert is_closed(mesh)
+    assert is_manifold(mesh)
+
+
 def test_a_small_hole_is_filled_and_a_large_one_closed_by_remeshing_alone():
     little = shapes.sphere(25, 0.15)
     small = Surface(little.points, little.faces[1:])

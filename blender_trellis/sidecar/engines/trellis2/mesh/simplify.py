@@ -22,6 +22,8 @@ _BLOCK = 250_000
 """Faces in one call, which the library makes without letting other threads run: a fraction of a second."""
 _LEAST_SHARE = 0.25
 """Part of its faces that a block keeps, at least: its rim is kept whole, and must not stand out too much."""
+_MOST_SHARE = 0.7
+"""And at most, or a round would achieve nothing."""
 _PINCHED = 40
 """Faces of average size: what comes off and is smaller than that is no more than the detail that was to be given up."""
 _CRUMB = 1e-3
@@ -39,7 +41,7 @@ def simplify(points: Floats, faces: Ints, target: int, step: Step) -> tuple[Floa
         points, faces = fewer
         if len(faces) <= target:
             return points, faces
-        aim = max(4, aim - 2 * (len(faces) - target))
+        aim = max(4, aim // 2, aim - 2 * (len(faces) - target))
         if attempt > 1:
             points, faces = _largest(points, faces, target)
     return _largest(points, faces, target)
@@ -58,8 +60,8 @@ def _decimated(
     begun, rounds = len(faces), 0
     while (before := len(faces)) > target:
         step("Simplifying", math.log(begun / before) / math.log(begun / target))
-        if before > max(_BLOCK, 2 * target):
-            share = max(2 * target / before, _LEAST_SHARE)
+        if before > max(_BLOCK, 2 * target if target <= _BLOCK else target):
+            share = _share(before, target)
             points, faces = _blockwise(points, faces, share, aggression, rounds % 3)
         else:
             aim = max(target, before // 2)
@@ -68,6 +70,13 @@ def _decimated(
         if len(faces) > 0.99 * before:
             break
     return points, faces
+
+
+def _share(before: int, target: int) -> float:
+    """Part of the faces that blocks keep: in the end the whole mesh is done, without rims, unless that took seconds."""
+    if target > _BLOCK:
+        return max(target / before, _LEAST_SHARE)
+    return min(max(2 * target / before, _LEAST_SHARE), _MOST_SHARE)
 
 
 def _blockwise(
