@@ -11,8 +11,8 @@ def empties() -> list[bpy.types.Object]:
     return [obj for obj in bpy.context.scene.objects if obj.type == "EMPTY"]
 
 
-def the_section_fits_a_narrow_sidebar() -> d.Step:
-    yield from t.open_tab(250)
+def the_section_opens() -> d.Step:
+    yield from t.open_tab()
     yield from t.put_images(t.ROBOT)
     yield from d.click_text("Scene")
     settings = t.settings()
@@ -95,7 +95,7 @@ def it_runs_again() -> d.Step:
 
 LIVES = [
     [
-        the_section_fits_a_narrow_sidebar,
+        the_section_opens,
         a_place_is_chosen_on_the_surface_under_the_mouse,
         an_empty_stands_there_until_the_model_does,
         undo_and_redo_leave_no_empty,
