@@ -143,7 +143,7 @@ class LocalTrellis2(MeshExtraction, StageSampling, _LocalTrellis2):
     untextured: bool = parameter(
         False,
         stage="texture",
-        label="Geometry Only",
+        label="Untextured",
         help="Make the mesh alone, without textures; faster, and needs less memory",
     )
     decimation_target: int = decimation_target(500_000, 5_000, 2_000_000, "faces")

@@ -59,7 +59,7 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
         for stage in STAGES:
             _draw_stage(layout, context, settings, stage, blamed)
         panels_scene.draw_section(layout, settings)
-        _draw_costs(layout)
+        _draw_costs(layout, context)
 
 
 def _is_narrow(context: Any) -> bool:
@@ -79,13 +79,11 @@ def _draw_seed(layout: Any, context: Any, settings: Any, blamed: set[str]) -> No
     row.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
     if schemas()[endpoint]["mesh"]:
         return
+    row.label(text="", icon="DUPLICATE")
     several = row.row(align=True)
     several.alert = properties.documented_name(endpoint, "number_results") in blamed
-    if narrow:
-        several.prop(settings, "variations")
-    else:
-        several.ui_units_x = 4.5
-        several.prop(settings, "variations", text="×", translate=False)
+    several.ui_units_x = 2.5
+    several.prop(settings, "variations", text="")
 
 
 def _draw_up_front(layout: Any, context: Any, settings: Any, blamed: set[str]) -> None:
@@ -139,7 +137,7 @@ def _draw_missing(layout: Any, context: Any, scene: Any, why: str) -> None:
         layout.operator("preferences.addon_show", text="Open Preferences").module = preferences.ROOT
 
 
-def _draw_costs(layout: Any) -> None:
+def _draw_costs(layout: Any, context: Any) -> None:
     lines = money.this_month(pump.get().board.spent)
     if not lines:
         return
@@ -149,7 +147,8 @@ def _draw_costs(layout: Any) -> None:
         column = body.column(align=True)
         column.label(text="This month:")
         for line in lines:
-            column.label(text=line, translate=False)
+            for part in wrapped(context, line):
+                column.label(text=part, translate=False)
 
 
 def _draw_stage(layout: Any, context: Any, settings: Any, stage: str, blamed: set[str]) -> None:
