@@ -146,12 +146,13 @@ def _draw_views(layout: Any, settings: Any) -> None:
     grid = layout.grid_flow(
         row_major=True, columns=_A_ROW, even_columns=True, even_rows=True, align=True
     )
+    named = len(schemas()[settings.endpoint]["images"]["views"])
     for index, item in enumerate(settings.images):
         cell = grid.column(align=True)
         cell.template_icon(_icon_of(_seen(settings, item)), scale=2.4)
         shown = cell.operator(
             "trellis.show_image",
-            text=_role(settings, index),
+            text=_role(settings, index) if index < named else str(index + 1),
             translate=False,
             depress=index == settings.active,
         )

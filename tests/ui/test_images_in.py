@@ -176,6 +176,10 @@ def test_views_are_small_pictures_with_their_roles_and_one_is_shown_large(settin
     drawn = layouts.draw(TRELLIS_PT_generate).drawn
     roles = [each.text for each in drawn if each.name == "trellis.show_image"]
     assert roles == ["Front", "Right", "Back"]
+    settings.endpoint = "local/trellis-2"  # it does not know from where a picture was taken
+    unnamed = layouts.draw(TRELLIS_PT_generate).drawn
+    assert [each.text for each in unnamed if each.name == "trellis.show_image"] == ["1", "2", "3"]
+    settings.endpoint = "local/draft"
     assert bpy.ops.trellis.show_image(index=1) == {"FINISHED"} and settings.active == 1
     with pytest.raises(RuntimeError, match="There is no such view"):
         bpy.ops.trellis.show_image(index=3)
