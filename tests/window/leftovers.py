@@ -54,26 +54,26 @@ def _output(command: list[str]) -> list[str]:
     return said.stdout.splitlines()
 
 
-def disabling_after_use_leaves_nothing() -> d.Step:
+def disabling_while_a_job_runs_leaves_nothing() -> d.Step:
     yield from t.open_tab()
-    yield from _used(1)
+    yield from t.put_images(t.ROBOT)
+    yield from t.press_generate()
+    yield from t.arrived(1)
+    yield from _another()
     yield from _disable()
 
 
-def nor_does_it_the_second_time() -> d.Step:
+def enabled_again_it_goes_on_with_the_job_and_leaves_nothing_either() -> d.Step:
     assert bpy.ops.preferences.addon_enable(module=t.ROOT) == {"FINISHED"}
-    yield from t.open_tab()
     assert traces()["classes"]
-    yield from _used(2)
+    yield from t.open_tab()
+    yield from d.until(lambda: len(t.models()) == 2, "the model of the job that was at work")
+    yield from _another()
     yield from _disable()
     d.shot("1-disabled")
 
 
-def _used(count: int) -> d.Step:
-    """A model was made and is shown, and another is on its way."""
-    yield from t.put_images(t.ROBOT)
-    yield from t.press_generate()
-    yield from t.arrived(count)
+def _another() -> d.Step:
     with d.override():
         bpy.ops.trellis.generate()
     view = t.newest()
@@ -92,4 +92,9 @@ def _disable() -> d.Step:
     bpy.app.translations.unregister(t.ROOT)
 
 
-LIVES = [[disabling_after_use_leaves_nothing, nor_does_it_the_second_time]]
+LIVES = [
+    [
+        disabling_while_a_job_runs_leaves_nothing,
+        enabled_again_it_goes_on_with_the_job_and_leaves_nothing_either,
+    ]
+]

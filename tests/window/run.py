@@ -25,7 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TESTS = ("first_model", "restart", "remote", "leftovers", "sizes", "scene")
+TESTS = ("first_model", "images_in", "restart", "remote", "scene", "leftovers", "sizes")
 BENCH, PICTURES = "bench", "pictures"
 SIZE = (1600, 1000)
 AGAIN = 75  # as in driver.py
@@ -119,10 +119,10 @@ def display(visible: bool) -> Iterator[dict[str, str]]:
         return
     read, written = os.pipe()
     screen = f"{SIZE[0]}x{SIZE[1]}x24"
-    command = ["Xvfb", "-displayfd", str(written), "-screen", "0", screen, "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(written), "-screen", "0", screen, "-dpi", "96"]
     Path("/tmp/.X11-unix").mkdir(mode=0o1777, exist_ok=True)
     server = subprocess.Popen(
-        [*command, "-noreset"],
+        [*command, "-noreset", "-nolisten", "tcp"],
         pass_fds=[written],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

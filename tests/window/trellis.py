@@ -61,12 +61,12 @@ def open_tab(width: int | None = None) -> d.Step:
 def make_wide(width: int) -> d.Step:
     """Drag the sidebar's edge until it is `width` units wide, give or take two."""
     scale = bpy.context.preferences.system.ui_scale
-    for _ in range(4):
+    for inside in (0, 7) * 3:  # some Blenders take the edge itself, others what is drawn as one
         off = round(d.region().width - width * scale)
         if abs(off) <= 2 * scale:
             return
         sidebar = d.box(d.region())
-        right, down = d.on_screen(sidebar.left, sidebar.top - 60 * scale)
+        right, down = d.on_screen(sidebar.left + inside, sidebar.top - 60 * scale)
         # First away, so that Blender sees a drag; it draws slowly, and would take two moves at once for one
         hands = ["mousemove", right, down, "sleep", d.HOVER, "mousedown", 1, "sleep", d.HOVER]
         for place in (right - 20, right + off):

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pictures of docs/images that show Blender: `build.py window --pictures`. Panels are cut below their last line, and their
+width is always the same.
+
+panel.png        several views, Draft, parameters, a job at work
+panel-fal.png    fal: its price, and a stage's parameters
+results.png      models that were made
+dropped.png      the whole window: a model where its picture was dropped
+preferences.png  the extension's preferences
+"""
+
+import subprocess
+
+import bpy
+
+from window import driver as d
+from window import trellis as t
+
+WIDTH = 280
+
+
+def of_the_panel() -> d.Step:
+    bpy.data.objects.remove(bpy.data.objects["Cube"])
+    d.area().spaces.active.overlay.show_overlays = False  # what is below the panels is of one colour
+    yield from t.open_tab(WIDTH)
+    yield from t.put_images(*t.VIEWS)
+    t.settings().local_draft.texture_size = "4096"
+    for stage in ("Texture", "Mesh"):
+        yield from d.click_text(stage)
+    yield from t.press_generate()
+    yield from d.until(lambda: (t.newest().fraction or 0) > 0.12, "progress")
+    _cut("panel")
+    yield from t.arrived(1)
+
+
+def of_fal() -> d.Step:
+    fal, _ = t.stand_ins(t.small_glb())
+    yield from t.put_images(t.ROBOT)
+    yield from t.choose("fal-ai/trellis-2")
+    yield from d.click_text("Structure")
+    yield 1.0
+    _cut("panel-fal")
+    yield from d.click_text("Structure")
+
+
+def of_the_results() -> d.Step:
+    yield from t.choose("local/draft")
+    yield from t.press_generate()
+    yield from t.arrived(2)
+    yield 3.0
+    _cut("results")
+
+
+def of_the_window() -> d.Step:
+    d.area().spaces.active.overlay.show_overlays = True
+    yield 2.0
+    d.shot("dropped")
+
+
+def of_the_preferences() -> d.Step:
+    bpy.ops.screen.userpref_show()
+    yield 1.5
+    window = bpy.context.window_manager.windows[-1]
+    with bpy.context.temp_override(window=window, area=window.screen.areas[0]):
+        bpy.context.preferences.active_section = "ADDONS"
+        bpy.ops.preferences.addon_show(module=t.ROOT)
+    yield 2.0
+    d.shot("preferences")
+
+
+def _cut(name: str) -> None:
+    """The sidebar, without what is empty below its panels."""
+    path = d.shot_sidebar(name)
+    seen = subprocess.run(
+        ["convert", path, "-fuzz", "3%", "-format", "%@", "info:"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    size, _left, top = seen.split("+")
+    high = int(size.split("x")[1]) + int(top) + 8
+    subprocess.run(["convert", path, "-crop", f"x{high}+0+0", "+repage", path], check=True)
+
+
+LIVES = [[of_the_panel, of_fal, of_the_results, of_the_window, of_the_preferences]]
