@@ -22,9 +22,7 @@ def the_zip_is_enabled_and_loads_nothing_before_it_is_used() -> d.Step:
 
 def an_image_of_this_file_is_added() -> d.Step:
     image = bpy.data.images.load(str(t.VIEWS[0]))
-    with d.override():
-        bpy.ops.trellis.add_image_datablock("INVOKE_DEFAULT")  # the search that the button opens
-    yield 1.0
+    yield from d.click_text("Use Blender Image")
     yield from d.write("truck")
     d.shot("2-datablock")
     yield from d.press("Return")
@@ -38,8 +36,7 @@ def an_image_of_this_file_is_added() -> d.Step:
 
 def a_picture_file_is_chosen_in_the_file_browser() -> d.Step:
     bpy.context.preferences.view.filebrowser_display_type = "SCREEN"
-    with d.override():
-        bpy.ops.trellis.add_images("INVOKE_DEFAULT")
+    yield from d.click_text("Open Image")
     yield from d.until(
         lambda: any(area.type == "FILE_BROWSER" for area in d.window().screen.areas), "the browser"
     )

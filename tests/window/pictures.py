@@ -21,7 +21,9 @@ WIDTH = 280
 
 def of_the_panel() -> d.Step:
     bpy.data.objects.remove(bpy.data.objects["Cube"])
-    d.area().spaces.active.overlay.show_overlays = False  # what is below the panels is of one colour
+    d.area().spaces.active.overlay.show_overlays = (
+        False  # what is below the panels is of one colour
+    )
     yield from t.open_tab(WIDTH)
     yield from t.put_images(*t.VIEWS)
     t.settings().local_draft.texture_size = "4096"
@@ -34,7 +36,7 @@ def of_the_panel() -> d.Step:
 
 
 def of_fal() -> d.Step:
-    fal, _ = t.stand_ins(t.small_glb())
+    t.stand_ins(t.small_glb())
     yield from t.put_images(t.ROBOT)
     yield from t.choose("fal-ai/trellis-2")
     yield from d.click_text("Structure")

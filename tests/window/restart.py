@@ -43,12 +43,37 @@ def a_result_is_listed_after_another_restart_and_imported_from_there() -> d.Step
     yield 2.0
     d.shot_sidebar("4-results")
     assert not t.models()
-    yield from d.click_text("truck-front")
+    yield from _choose("Import at 3D Cursor", "5-menu")
     yield from t.arrived(1)
+
+
+def a_result_is_deleted_when_that_is_confirmed() -> d.Step:
+    (result,) = t.board().results()
+    files = [Path(path) for path in result.files]
+    assert files and all(path.exists() for path in files)
+    yield from _choose("Delete", "6-menu")
+    d.shot("7-question")
+    assert all(path.exists() for path in files)
+    yield from d.press("Return")
+    yield from d.until(lambda: not t.board().results(), "the end of the result")
+    yield from d.until(lambda: not any(path.exists() for path in files), "the end of its files")
+    assert len(t.models()) == 1, "what stands in a scene stays"
+
+
+def _choose(entry: str, picture: str) -> d.Step:
+    """From the menu of the one result: its arrow is at the right of its name."""
+    sidebar, scale = d.box(d.region()), bpy.context.preferences.system.ui_scale
+    name = yield from d.find("truck-front")
+    yield from d.click(sidebar.right - 50 * scale, name.centre[1])
+    d.shot(picture)
+    yield from d.click_text(entry, d.box(d.window()))
 
 
 LIVES = [
     [a_job_is_at_work_when_blender_dies],
     [the_next_blender_finds_it_and_brings_its_model],
-    [a_result_is_listed_after_another_restart_and_imported_from_there],
+    [
+        a_result_is_listed_after_another_restart_and_imported_from_there,
+        a_result_is_deleted_when_that_is_confirmed,
+    ],
 ]
