@@ -79,15 +79,16 @@ def _draw_progress(column: Any, top: Any, view: "JobView") -> None:
 
 def _draw_log(layout: Any, header: Any, view: "JobView") -> None:
     """The last line of what a job has told, and on a click the last ones."""
-    row = header.row()
-    row.active = False
+    row = header.row(align=True)
     icon = "DISCLOSURE_TRI_DOWN" if view.expanded else "DISCLOSURE_TRI_RIGHT"
     toggle = row.operator("trellis.toggle_log", text="", icon=icon, emboss=False)
     toggle.job_id = view.id
+    told = row.row()
+    told.active = False
+    last = "" if view.expanded else view.message
+    told.label(text=last or tr("Log"), translate=False)
     if not view.expanded:
-        row.label(text=view.message, translate=False)
         return
-    row.label(text="Log")
     row.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
     column = layout.column(align=True)
     column.scale_y = 0.8
