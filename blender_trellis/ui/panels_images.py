@@ -11,6 +11,7 @@ import bpy
 
 from ..endpoints.schema import schemas
 from . import properties, pump
+from .pictures import on_the_web
 from .sights import WHOLE, Sight
 from .text import tr, wrapped
 
@@ -32,7 +33,7 @@ class TRELLIS_UL_images(bpy.types.UIList):
         index: int = 0,
     ) -> None:
         row = layout.row()
-        icon = _icon_of(_seen(data, item))
+        icon = _icon_of(item, _seen(data, item))
         row.label(text=properties.label_of(item), icon_value=icon, translate=False)
         role = row.row()
         role.alignment = "RIGHT"
@@ -74,8 +75,10 @@ def _seen(settings: Any, item: Any) -> Sight | None:
     return pump.get().previews.seen(settings, item)
 
 
-def _icon_of(sight: Sight | None) -> int:
-    return pump.get().previews.of_file(sight.path) if sight else 0
+def _icon_of(item: Any, sight: Sight | None) -> int:
+    """As the model will see it; the file as it is until that is known, which takes a moment."""
+    path = sight.path if sight else "" if on_the_web(item.filepath) else item.filepath
+    return pump.get().previews.of_file(bpy.path.abspath(path))
 
 
 def draw(layout: Any, context: Any, settings: Any) -> None:
@@ -99,7 +102,7 @@ def _draw_pictures(layout: Any, context: Any, settings: Any) -> None:
     width = context.region.width / context.preferences.system.ui_scale
     # The icons beside it, the tabs and the margins leave this much, in units of 20 pixels
     scale = max(3.0, min((width - 92) / 20, 12.0))
-    picture.template_icon(_icon_of(sight), scale=scale)
+    picture.template_icon(_icon_of(item, sight), scale=scale)
     _draw_icons(row.column(align=True), settings)
     _draw_views(layout, settings)
     _draw_words(layout, context, settings, sight)
@@ -149,7 +152,7 @@ def _draw_views(layout: Any, settings: Any) -> None:
     named = len(schemas()[settings.endpoint]["images"]["views"])
     for index, item in enumerate(settings.images):
         cell = grid.column(align=True)
-        cell.template_icon(_icon_of(_seen(settings, item)), scale=2.4)
+        cell.template_icon(_icon_of(item, _seen(settings, item)), scale=2.4)
         shown = cell.operator(
             "trellis.show_image",
             text=_role(settings, index) if index < named else str(index + 1),
