@@ -51,6 +51,15 @@ WHEEL_PLATFORMS = {  # Blender's name of a platform: pip's names of what runs on
     "linux-x64": ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"],
 }
 
+# What `keyring` imports, Python alone. Named one by one, since pip would go by the computer and the
+# Python that it runs on. On Linux keyring needs compiled packages, so there it is used only if the
+# Python that runs Blender has it. jaraco.* share a folder, which Blender deletes when the version of one
+# of them changes: change both or none. importlib_metadata from 10.2 on patches Python's import.
+KEYRING = ["keyring==25.7.0", "jaraco.context==6.1.2", "jaraco.functools==4.6.0"]
+KEYRING += ["more-itertools==11.2.1"]
+KEYRING += ["importlib_metadata==8.9.0", "zipp==4.1.2", "backports.tarfile==1.2.0"]  # Python 3.11
+KEYCHAIN = {"windows": [*KEYRING, "pywin32-ctypes==0.2.3"], "macos": KEYRING}
+
 
 DEMO = """
 import os, sys
@@ -162,7 +171,7 @@ def environment(blender: str | None = None) -> Path:
     command, full_version = found
     folder = ROOT / (".venv" if blender == default else f".venv-{blender}")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = [f"bpy=={blender}.*", numpy, *requirements("local", "dev")]
+    wanted = [f"bpy=={blender}.*", numpy, *requirements("local", "keychain", "dev")]
     stamp, mark = folder / "build.stamp", stamp_of([full_version, *wanted])
     if python.exists() and stamp.exists() and stamp.read_text("utf-8") == mark:
         return python
@@ -368,6 +377,9 @@ def download_wheels(python: Path, target: str, folder: Path) -> None:
     """Everything the extension imports and Blender lacks, for each Python that Blender has."""
     wanted = [name for name in requirements("local") if not name.startswith("numpy")]
     pip_download(python, target, OLDEST_PYTHON, wanted, folder)
+    keychain = KEYCHAIN.get(target.partition("-")[0])
+    if keychain:
+        pip_download(python, target, OLDEST_PYTHON, ["--no-deps", *keychain], folder)
     compiled = list(folder.glob(f"*-cp{OLDEST_PYTHON}-cp{OLDEST_PYTHON}-*.whl"))
     pins = ["==".join(wheel.name.split("-")[:2]) for wheel in compiled]
     for version in NEWER_PYTHONS:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a process was told: folders, base URLs and keys, from the environment first, then from the add-on's preferences.
+Between the two stands the keychain's key, which `keychain.complete` puts in.
 
 Keys live here and in the Authorization header alone; `repr` does not show them.
 """
@@ -16,9 +17,10 @@ from urllib.parse import urlsplit
 from .errors import InputError
 from .home import default_home
 
+KEYS = {"fal": "FAL_KEY", "runware": "RUNWARE_API_KEY"}  # by service
 _ENVIRONMENT = {
-    "fal_key": "FAL_KEY",
-    "runware_key": "RUNWARE_API_KEY",
+    "fal_key": KEYS["fal"],
+    "runware_key": KEYS["runware"],
     "fal_queue_url": "TRELLIS_FAL_QUEUE_URL",
     "fal_rest_url": "TRELLIS_FAL_REST_URL",
     "fal_api_url": "TRELLIS_FAL_API_URL",
@@ -82,6 +84,11 @@ def _count(value: Any, name: str) -> int:
         if int(value) > 0:
             return int(value)
     raise InputError(f"{name} must be a whole number from 1 on, not {value!r}.")
+
+
+def in_environment(service: str) -> bool:
+    """Whether the environment names the key of "fal" or "runware", which then wins."""
+    return bool(os.environ.get(KEYS[service]))
 
 
 def check_base_url(url: str, name: str) -> str:

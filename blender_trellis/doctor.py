@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `doctor` finds out: versions, folders, which keys are present (never their value) and whether their services take them,
-the local process, GPU."""
+"""What `doctor` finds out: versions, folders, which keys are present and where (never their value), whether their services take
+them, the local process, GPU."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from . import __version__
-from .config import Config
+from . import __version__, keychain
+from .config import KEYS, Config, in_environment
 from .endpoints.schema import schemas
 from .errors import TrellisError
 from .generation.journal import Journal
 from .install import installer
 from .services import check_key, sidecar, wire
 
-_PACKAGES = ("httpx", "pydantic", "pillow", "fastapi", "uvicorn", "numpy")
+_PACKAGES = ("httpx", "pydantic", "pillow", "fastapi", "uvicorn", "numpy", "keyring")
 _SECONDS = 5  # for a service to say anything at all
 
 
@@ -39,10 +39,12 @@ def examine(config: Config) -> dict[str, Any]:
     found["home"] = str(config.home)
     found["results"] = str(config.results or config.home / "results")
     found["journal"] = _journal(config)
-    found["FAL_KEY"] = "present" if config.fal_key else "not set"
-    found["RUNWARE_API_KEY"] = "present" if config.runware_key else "not set"
-    found["fal"] = _service("fal", config.fal_queue_url, config.fal_key, config)
-    found["runware"] = _service("runware", config.runware_url, config.runware_key, config)
+    held = {name: keychain.wait(keychain.ask(name)) for name in KEYS if not in_environment(name)}
+    names = [each.name for each in held.values() if each.name]
+    found["keychain"] = (names or ["none found" if held else "not asked"])[0]
+    for service, url in (("fal", config.fal_queue_url), ("runware", config.runware_url)):
+        found[KEYS[service]], there = _key(service, held.get(service), config)
+        found[service] = _service(service, url, there, config)
     state = sidecar.health(sidecar.read_address(config.shared))
     found["sidecar"] = f"running, version {state['version']}" if state else "not running"
     found["endpoints"] = ", ".join(sorted(schemas()))
@@ -64,7 +66,18 @@ def _journal(config: Config) -> str:
         journal.close()
 
 
-def _service(name: str, url: str, key: str, config: Config) -> str:
+def _key(service: str, held: keychain.Held | None, config: Config) -> tuple[str, bool]:
+    """Where the key of a service is, and whether there is one."""
+    if held is None:
+        return "present, in the environment", True
+    if held.key:
+        return "present, in the keychain", True
+    if getattr(config, f"{service}_key"):
+        return "present, in the preferences", True
+    return held.trouble or "not set", False
+
+
+def _service(name: str, url: str, key: bool, config: Config) -> str:
     """Whether a service answers, and takes the key where there is one; costs nothing."""
     host = urlsplit(url).netloc
     try:

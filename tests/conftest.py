@@ -10,11 +10,14 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+import keyring
 import pytest
 from PIL import Image, ImageDraw
 
+from blender_trellis import keychain
 from blender_trellis.config import Config
 from blender_trellis.services import sidecar
+from keychains import Vault
 from scene import glbs
 from services import fal_standin, runware_standin
 from services.fal_standin import FalStandIn
@@ -43,8 +46,9 @@ def _no_foreign_settings() -> Iterator[None]:
     """Nothing of the user's own environment reaches a test."""
     patch = pytest.MonkeyPatch()
     for name in [*os.environ]:
-        if name.startswith("TRELLIS_") or name in ("FAL_KEY", "RUNWARE_API_KEY"):
+        if name.startswith(("TRELLIS_", "KEYRING_")) or name in ("FAL_KEY", "RUNWARE_API_KEY"):
             patch.delenv(name)
+    patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     yield
     patch.undo()
 
@@ -78,6 +82,18 @@ def config(home: Path, shared_sidecar: tuple[str, str], monkeypatch: pytest.Monk
     monkeypatch.setenv("TRELLIS_SIDECAR_URL", shared_sidecar[0])
     monkeypatch.setenv("TRELLIS_SIDECAR_TOKEN", shared_sidecar[1])
     return Config.load()
+
+
+@pytest.fixture
+def vault() -> Iterator[Vault]:
+    """A keychain that this process takes for the system's."""
+    before, made = keyring.get_keyring(), Vault()
+    keyring.set_keyring(made)
+    keychain.forget()
+    yield made
+    made.open.set()
+    keyring.set_keyring(before)
+    keychain.forget()
 
 
 @pytest.fixture

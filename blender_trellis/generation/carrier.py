@@ -27,7 +27,7 @@ from ..errors import (
     UnreachableError,
     from_record,
 )
-from ..services import Outcome, Service, Status, Submission, Ticket, open_service, wire
+from ..services import Outcome, Service, Status, Submission, Ticket, open_service, wire, with_key
 from . import glb, images
 from .job import Job, State
 from .journal import Journal
@@ -75,15 +75,17 @@ class Carrier:
         for service in self._services.values():
             await service.close()
 
-    def service(self, endpoint: str) -> Service:
+    async def service(self, endpoint: str) -> Service:
         if endpoint not in self._services:
-            self._services[endpoint] = open_service(endpoint, self._config)
+            config = await with_key(endpoint, self._config)
+            if endpoint not in self._services:  # else another job has opened it meanwhile
+                self._services[endpoint] = open_service(endpoint, config)
         return self._services[endpoint]
 
     async def carry(self, job: Job) -> None:
         """From whatever state a job is in to its end."""
         self._heed(job)
-        service = self.service(job.endpoint)
+        service = await self.service(job.endpoint)
         if job.state is not State.DOWNLOADING:
             async with self._turn(job):
                 if job.state is not State.RUNNING:
@@ -363,7 +365,7 @@ class Carrier:
             raise from_record(**job.error)  # it may have been taken on
         if job.ticket is None:
             raise CancelledError("Cancelled.")
-        service = self.service(job.endpoint)
+        service = await self.service(job.endpoint)
         if job.state is State.DOWNLOADING and service.attempts is None:
             raise LeftError(
                 "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
@@ -392,14 +394,14 @@ class Carrier:
 
     async def adopt(self, job: Job, request_id: str) -> None:
         """Go on with an uncertain job that the service calls `request_id`."""
-        service = self.service(job.endpoint)
+        service = await self.service(job.endpoint)
         submission = await self._sought(job)
         ticket = await self._persist(job, service, lambda: service.adopt(submission, request_id))
         await self.carry(self._accept(job, ticket))
 
     async def price(self, job: Job) -> float | None:
         """What the service says that a job would cost, in US dollars; None where it does not say."""
-        service = self.service(job.endpoint)
+        service = await self.service(job.endpoint)
         return await service.price(await self._fill(job, service))
 
 

@@ -30,6 +30,7 @@ from ..errors import (
     UnreachableError,
     from_record,
 )
+from ..services import with_key
 from .carrier import Carrier
 from .job import ENDED, Event, Job, State
 from .journal import Journal
@@ -81,7 +82,11 @@ class Runner:
         Nothing is checked here: a request that cannot be used ends in an event `failed`, and leaves no row.
         """
         new_id = job_id or str(uuid.uuid4())
-        self._start(new_id, lambda: admit(request, new_id, self.library, self.config))
+
+        def prepare(config: Config) -> Job:
+            return admit(request, new_id, self.library, config)
+
+        self._start(new_id, lambda: request.endpoint, prepare)
         return new_id
 
     def repeat(
@@ -97,20 +102,22 @@ class Runner:
         """
         again = new_id or str(uuid.uuid4())
 
-        def prepare() -> Job:
+        def prepare(config: Config) -> Job:
             job = self.journal.get(job_id)
             wanted = job.wish if wish is None else wish
-            return anew(job, again, self.library, self.config, wish=wanted)
+            return anew(job, again, self.library, config, wish=wanted)
 
-        self._start(again, prepare)
+        self._start(again, lambda: self.journal.get(job_id).endpoint, prepare)
         return again
 
-    def _start(self, job_id: str, prepare: Callable[[], Job]) -> None:
+    def _start(
+        self, job_id: str, endpoint: Callable[[], str], prepare: Callable[[Config], Job]
+    ) -> None:
         keep = functools.partial(self._keep, prepare, time.time())
-        self._spawn(job_id, functools.partial(self._begin, keep))
+        self._spawn(job_id, functools.partial(self._begin, endpoint, keep))
 
-    def _keep(self, prepare: Callable[[], Job], asked: float) -> Job:
-        return self.journal.add(replace(prepare(), created=asked))
+    def _keep(self, prepare: Callable[[Config], Job], asked: float, config: Config) -> Job:
+        return self.journal.add(replace(prepare(config), created=asked))
 
     def resume(self, job_id: str | None = None) -> list[Job]:
         """Take over what is left of processes that are gone, or that one job; what can go on by itself does.
@@ -184,7 +191,9 @@ class Runner:
         Raises:
             TrellisError: the request is wrong, or the service cannot be asked.
         """
-        job = admit(request, str(uuid.uuid4()), self.library, self.config)
+        keyed = with_key(request.endpoint, self.config)
+        config = asyncio.run_coroutine_threadsafe(keyed, self._loop).result()
+        job = admit(request, str(uuid.uuid4()), self.library, config)
         return asyncio.run_coroutine_threadsafe(self._carrier.price(job), self._loop).result()
 
     def wait(
@@ -287,9 +296,10 @@ class Runner:
             pass  # it never got as far as a row, or the disk is full: the event still tells
         self.events.put(Event(job_id, state, message=error.message, error=error.record))
 
-    async def _begin(self, keep: Callable[[], Job]) -> None:
+    async def _begin(self, endpoint: Callable[[], str], keep: Callable[[Config], Job]) -> None:
+        config = await with_key(endpoint(), self.config)
         async with self._preparing:  # one after the other, so that they stay in order
-            preparing = asyncio.ensure_future(asyncio.to_thread(keep))
+            preparing = asyncio.ensure_future(asyncio.to_thread(keep, config))
             try:
                 job = await asyncio.shield(preparing)
             except asyncio.CancelledError:

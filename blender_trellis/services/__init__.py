@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from .. import keychain
 from ..endpoints.schema import schemas
 from ..errors import AccessError, UnreachableError
 
@@ -175,6 +176,15 @@ def open_service(endpoint: str, config: Config) -> Service:
     return FalService(config, endpoint)
 
 
+async def with_key(endpoint: str, config: Config) -> Config:
+    """`config` with the key for an endpoint, which the keychain may hold.
+
+    Raises:
+        AccessError: the keychain does not give it.
+    """
+    return await keychain.complete(config, schemas().get(endpoint, {}).get("service", ""))
+
+
 def check_access(endpoint: str, config: Config) -> None:
     """Refuse an endpoint whose service cannot be asked.
 
@@ -242,7 +252,7 @@ def check_key(service: str, config: Config) -> Account:
     endpoint = next(name for name, each in schemas().items() if each["service"] == service)
 
     async def ask() -> Account:
-        opened = open_service(endpoint, config)
+        opened = open_service(endpoint, await with_key(endpoint, config))
         try:
             async with asyncio.timeout(_ACCOUNT_SECONDS):
                 return await opened.account()

@@ -13,6 +13,7 @@ thumbnails.py       pictures of models for the history      notices.py   what ha
 arrivals.py         results on their way into a scene
 installs.py         the local engine, as the preferences show it, and the thread that installs it
 recipes.py          how an object was made, in words
+keys.py             what the keychain holds, and what is asked of it
 money.py            estimates, waits and what was spent, in words
 presets.py          presets of parameters: those that come along, and the user's own
 places.py           what lies under the mouse        placeholders.py   empties where models will stand
@@ -43,6 +44,7 @@ def _classes() -> list[Any]:
         operators_images,
         operators_install,
         operators_jobs,
+        operators_keys,
         operators_recipe,
         operators_scene,
         operators_services,
@@ -67,6 +69,7 @@ def _classes() -> list[Any]:
         *operators_scene.CLASSES,
         *operators_recipe.CLASSES,
         *operators_services.CLASSES,
+        *operators_keys.CLASSES,
         *operators_install.CLASSES,
         *panels_images.CLASSES,
         *presets.CLASSES,

@@ -90,7 +90,9 @@ def retexture(scene: bpy.types.Scene) -> str:
     chosen: str = scene.trellis.endpoint
     if schemas()[chosen]["mesh"]:
         return chosen
-    here = unreachable(RETEXTURE) and not unreachable(LOCAL_RETEXTURE)
+    # While the keychain is asked it is not known whether fal has a key
+    elsewhere = not unreachable(RETEXTURE) and not pump.get().keys.busy
+    here = not elsewhere and not unreachable(LOCAL_RETEXTURE)
     return LOCAL_RETEXTURE if here else RETEXTURE
 
 
@@ -107,8 +109,12 @@ def unreachable(endpoint: str) -> str:
     if base and urlsplit(base).hostname not in LOOPBACK and not bpy.app.online_access:
         return OFFLINE
     if key is not None and not key:
-        name = preferences.SERVICES.get(service, service)
-        return tr("Set the key for {service} in the preferences").format(service=name)
+        held = pump.get().keys.held(service)
+        # Until the keychain has answered there may be a key
+        if held and not held.key:
+            name = preferences.SERVICES.get(service, service)
+            words = tr("Set the key for {service} in the preferences").format(service=name)
+            return held.trouble or words
     # Of another computer only its own answer tells
     if not base and pump.get().lacks_engine(endpoint):
         return NOT_INSTALLED

@@ -9,7 +9,8 @@ import bpy
 from bpy.props import FloatProperty, IntProperty, StringProperty
 
 from .. import __package__ as root
-from ..config import JOBS_AT_ONCE
+from ..config import JOBS_AT_ONCE, in_environment
+from ..errors import AccessError
 from .callbacks import preferences_changed
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _address(name: str, default: str):  # type: ignore[no-untyped-def]
 
 
 class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
-    """Keys stay in Blender's preferences: never in a .blend file, a log or a result."""
+    """Keys stay in Blender's preferences or the keychain: never in a .blend file, a log or a result."""
 
     bl_idname = ROOT
 
@@ -119,14 +120,31 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
 
 
 def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None:
-    """A key, a button that tries it, and beneath it what the service said."""
+    """A key, a button that tries it, those that move it, and beneath it which one is used and what the service said."""
     from . import pump
-    from .text import wrapped
+    from .text import tr, wrapped
 
     name = f"{service}_key"
-    row = _draw(layout, preferences, name, KEYS[name])
+    typed = getattr(preferences, name)
+    given = in_environment(service)
+    held = None if given else pump.get().keys.held(service)
+    row = layout.row()
+    setting = row.row()
+    setting.active = not (given or (held and held.key))
+    setting.prop(preferences, name)
     row.operator("trellis.check_key", text="Check").service = service
-    for line in wrapped(context, pump.get().board.keys.get(service, "")):
+    used = tr("{variable} of the environment is used").format(variable=KEYS[name]) if given else ""
+    if held and held.name:
+        if typed:
+            row.operator("trellis.keep_key", text="Keep in Keychain").service = service
+            used = tr("The key in the preferences is used")
+        if held.key:
+            row.operator("trellis.remove_key", text="Remove from Keychain").service = service
+            used = tr("The key in the keychain is used")
+    if used:
+        layout.label(text=used, icon="INFO", translate=False)
+    said = pump.get().board.keys.get(service) or (held.trouble if held else "")
+    for line in wrapped(context, said):
         layout.label(text=line)
 
 
@@ -140,6 +158,34 @@ def _draw(layout: Any, preferences: Any, name: str, variable: str) -> Any:
     if overridden:
         layout.label(text=f"Set by the environment variable {variable}", icon="INFO")
     return row
+
+
+def typed(service: str) -> str:
+    """The key of a service that stands in the preferences."""
+    addon = bpy.context.preferences.addons.get(ROOT)
+    return str(getattr(addon and addon.preferences, f"{service}_key", ""))
+
+
+def drop(service: str, key: str) -> None:
+    """Take a key that is kept elsewhere now out of the preferences and of their file, unless another one was typed meanwhile.
+
+    Raises:
+        AccessError: the file could not be written.
+    """
+    if typed(service) != key:
+        return
+    addon = bpy.context.preferences.addons[ROOT]
+    setattr(addon.preferences, f"{service}_key", "")
+    # With factory settings the file holds other preferences than these, and is not to be replaced by them
+    if bpy.app.use_userpref_skip_save_on_exit:
+        return
+    try:
+        bpy.ops.wm.save_userpref()
+    except RuntimeError:
+        raise AccessError(
+            "The key is in the keychain now, but Blender could not save its preferences, whose file may still hold it. "
+            "Save them."
+        ) from None
 
 
 def ask_above() -> float:

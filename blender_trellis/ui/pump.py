@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
+from .. import keychain
+from ..config import in_environment
 from ..errors import InputError, TrellisError
 from . import jobs, notices, placeholders, preferences
 from .text import tr
@@ -46,6 +48,7 @@ class Pump:
         from queue import SimpleQueue
 
         from .arrivals import Arrivals
+        from .keys import Keys
         from .previews import Previews
         from .thumbnails import Thumbnails
 
@@ -53,6 +56,7 @@ class Pump:
         self.previews = Previews(wake, partial(self.later, quiet=True))
         self.thumbnails = Thumbnails(self._pictured, wake)
         self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.keys = Keys(self.board, self.inbox.put)
         self.runner: Runner | None = None
         self._arrivals = Arrivals(self._arrived, partial(self.later, quiet=True))
         self._clerk: ThreadPoolExecutor = ThreadPoolExecutor(1, thread_name_prefix="trellis-clerk")
@@ -342,7 +346,15 @@ class Pump:
         """
         config = preferences.config()
         self.board.keys[service] = jobs.ASKING
-        self.later(partial(self._try_key, service, config))
+
+        def ask() -> None:
+            self._outdated = True  # the keychain may hold another one than the runner knows
+            self.later(partial(self._try_key, service, config))
+
+        if in_environment(service):
+            ask()
+        else:
+            self.keys.look(service, ask, anew=True)
 
     def lacks_engine(self, endpoint: str) -> bool:
         """Whether its engine must be installed here first, as far as is known: the first question has the clerk look."""
@@ -448,6 +460,7 @@ class Pump:
         for job_id in list(self._temporary):
             self._drop_temporary(job_id)
         self.previews.close()
+        keychain.forget()
 
     # -- What happened ---------------------------------------------------------------------------
 
@@ -460,7 +473,8 @@ class Pump:
     def busy(self) -> bool:
         """Whether ticks are needed."""
         wanted = self.previews.wanted or self.thumbnails.busy or placeholders.outdated()
-        return bool(self._pending) or self._arrivals.busy or wanted or self.at_work
+        waiting = bool(self._pending) or self.keys.busy
+        return waiting or self._arrivals.busy or wanted or self.at_work
 
     @property
     def _knows_all(self) -> bool:

@@ -215,7 +215,8 @@ def test_doctor_tells_everything_but_keys(
     monkeypatch.setenv("RUNWARE_API_KEY", "very-secret-key")
     done = run_trellis("doctor", "--json")
     assert done.code == 0
-    assert done.last["FAL_KEY"] == done.last["RUNWARE_API_KEY"] == "present"
+    assert done.last["FAL_KEY"] == done.last["RUNWARE_API_KEY"] == "present, in the environment"
+    assert done.last["keychain"] == "not asked"
     assert done.last["fal"].endswith("takes the key")
     assert "Runware refuses the key" in done.last["runware"]
     assert "fal-ai/trellis-2, " in done.last["endpoints"]
@@ -228,6 +229,7 @@ def test_doctor_without_keys_or_services(monkeypatch: pytest.MonkeyPatch, home: 
     monkeypatch.setenv("TRELLIS_RUNWARE_URL", "http://127.0.0.1:9/v1")
     found = run_trellis("doctor", "--json").last
     assert found["FAL_KEY"] == found["RUNWARE_API_KEY"] == "not set"
+    assert found["keychain"] == "none found"
     assert "does not answer" in found["fal"] and "does not answer" in found["runware"]
 
 

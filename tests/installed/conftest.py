@@ -26,12 +26,18 @@ if sys.version_info >= (3, 13):
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The extension's zip for this platform, as a release has it."""
+def build() -> Any:
+    """build.py as a module."""
     spec = importlib.util.spec_from_file_location("trellis_build", ROOT / "build.py")
     assert spec and spec.loader
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def package(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The extension's zip for this platform, as a release has it."""
     made: Path = build.make_package(Path(sys.executable), tmp_path_factory.mktemp("dist"))
     return made
 

@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The package as a user meets it: installed from its zip into an empty profile, enabled, removed."""
 
+import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "docs" / "images" / "robot.png"
 NAME = "bl_ext.user_default.blender_trellis"
-THIRD_PARTY = ("httpx", "pydantic", "pydantic_core", "PIL", "fastapi", "uvicorn", "anyio")
+THIRD_PARTY = (
+    "httpx",
+    "pydantic",
+    "pydantic_core",
+    "PIL",
+    "fastapi",
+    "uvicorn",
+    "anyio",
+    "keyring",
+)
 
 INSTALL = """
 import bpy
@@ -89,6 +102,28 @@ def test_each_compiled_wheel_is_there_for_every_python_and_4_2_0_takes_its_own(p
         pythons = sorted(wheel.split("-")[-2] for wheel in group)
         assert pythons == ["cp311", "cp313", "cp314"]
         assert "-cp311-" in max(group)
+
+
+@pytest.mark.parametrize("target", ["windows-x64", "macos-arm64"])
+def test_the_keychains_wheels_are_python_alone_and_need_no_others(build, target, tmp_path):
+    wanted, unpacked = build.KEYCHAIN[target.partition("-")[0]], tmp_path / "unpacked"
+    build.pip_download(Path(sys.executable), target, "311", ["--no-deps", *wanted], tmp_path)
+    wheels = sorted(tmp_path.glob("*.whl"))
+    assert len(wheels) == len(wanted)
+    for wheel in wheels:
+        assert wheel.name.endswith("-py3-none-any.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+    script = (
+        f"import sys; sys.path.append({str(unpacked)!r}); import keyring\n"
+        "keyring.get_keyring()  # goes through all backends\n"
+        "print(keyring.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(unpacked))
 
 
 def test_enabling_registers_the_operators_and_imports_no_third_party_package(package, blender):

@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blender_trellis import api
-from blender_trellis.config import Config
+from blender_trellis import api, keychain
+from blender_trellis.config import KEYS, Config
 from blender_trellis.errors import AccessError, TrellisError
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.runner import Runner
 from blender_trellis.services import check_key, sidecar
 from gate import Gate
 from harness import run_trellis
+from keychains import Vault
 from services import fal_standin, runware_standin
 from services.fal_standin import FalStandIn
 from services.fault_stage import Stage
@@ -174,6 +175,75 @@ def test_what_cannot_be_a_key_is_refused_without_showing_it(
     assert stage.standin.calls == []
     told = "".join([*raised, str(caught.value), repr(vars(caught.value))])
     assert _traces({"told": told, **_log(caplog)}) == []
+
+
+@pytest.mark.parametrize("service", ["fal", "runware"])
+@pytest.mark.parametrize("fault", ["", "broken"])
+def test_a_key_in_the_keychain_is_used_and_stays_there(
+    stage: Stage,
+    service: str,
+    fault: str,
+    vault: Vault,
+    raised: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A keychain that fails says the key, in these tests."""
+    monkeypatch.delenv(KEYS[service])
+    keychain.keep(service, stage.key).result()
+    keychain.forget()
+    vault.broken = bool(fault)
+    events: list[Any] = []
+    with closing(Runner(Config.load())) as runner:
+        job_id = runner.submit(stage.request)
+        if fault:
+            with pytest.raises(AccessError, match="KeychainFailure") as caught:
+                runner.wait(job_id, events.append)
+            events += [caught.value, vars(caught.value)]
+            assert stage.standin.calls == [] and runner.journal.jobs() == []
+        else:
+            events.append(runner.wait(job_id, events.append))
+            used = [call.headers.get("authorization", "") for call in stage.standin.calls]
+            assert any(header.endswith(stage.key) for header in used)
+        things = {"configuration": repr(runner.config), "events": repr(events)}
+    for do in (lambda: keychain.keep(service, stage.key), lambda: keychain.remove(service)):
+        try:
+            keychain.wait(do())
+        except AccessError as error:
+            things[f"error {len(things)}"] = "".join(traceback.format_exception(error))
+    assert len(things) == (4 if fault else 2)
+    things["answers"] = repr(keychain._answers)
+    assert _traces({**things, "raised": "".join(raised), **_log(caplog), **_files(tmp_path)}) == []
+
+
+@pytest.mark.parametrize("service", ["fal", "runware"])
+def test_the_command_line_takes_the_key_of_the_keychain(
+    stage: Stage, service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    variable, tests = KEYS[service], Path(__file__).parents[1]
+    monkeypatch.delenv(variable)
+    drawer = tmp_path / "drawer" / "keys.json"
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keychains.Drawer")
+    monkeypatch.setenv("KEYRING_PROPERTY_FILE", str(drawer))
+    asked = ("generate", stage.picture, "--endpoint", stage.column.endpoint, "--json")
+    refused = run_trellis(*asked, cwd=tests)
+    assert refused.code == 2
+    assert "does not give the key (FileNotFoundError)" in refused.last["message"]
+    drawer.parent.mkdir()
+    drawer.write_text(json.dumps({f"{keychain.SYSTEM}/{service}": stage.key}), "utf-8")
+    made = run_trellis(*asked, cwd=tests)
+    assert (made.code, made.last["state"]) == (0, "ready")
+    doctor = run_trellis("doctor", "--json", cwd=tests)
+    assert doctor.last[variable] == "present, in the keychain"
+    assert doctor.last["keychain"] == "keychains Drawer"
+    assert "takes the key" in doctor.last[service]
+    priced = run_trellis("price", stage.column.endpoint, "--image", stage.picture, cwd=tests)
+    assert priced.code == 0
+    drawer.unlink()
+    ran = [refused, made, doctor, priced]
+    things = {f"command {n}": done.out + done.err for n, done in enumerate(ran)}
+    assert _traces({**things, **_files(tmp_path)}) == []
 
 
 @pytest.mark.parametrize("service", ["fal", "runware"])

@@ -6,13 +6,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import bpy
 import pytest
 
 import blender_trellis
 from blender_trellis.config import Config
-from blender_trellis.ui import operators, pump
+from blender_trellis.ui import operators, preferences, pump
 
 Until = Callable[[Callable[[], bool]], None]
 
@@ -42,6 +43,15 @@ def until(extension: pump.Pump) -> Until:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def addon(extension: pump.Pump) -> Iterator[Any]:
+    """The add-on's preferences, as Blender keeps them of an add-on that is switched on."""
+    entry = bpy.context.preferences.addons.new()
+    entry.module = preferences.ROOT
+    yield entry.preferences
+    bpy.context.preferences.addons.remove(entry)
 
 
 @pytest.fixture

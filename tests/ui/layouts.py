@@ -9,6 +9,8 @@ from typing import Any
 
 import bpy
 
+from blender_trellis.ui import preferences
+
 WIDTH = 300  # pixels of the sidebar
 
 
@@ -103,3 +105,20 @@ def draw(panel: type[Any], **more: Any) -> Layout:
     layout = Layout()
     panel.draw(SimpleNamespace(layout=layout), context(**more))
     return layout
+
+
+def draw_preferences(addon: Any) -> Layout:
+    """What the add-on's preferences show at this moment."""
+    layout = Layout()
+    preferences.TRELLIS_AddonPreferences.draw(_Beside(addon, layout), context())
+    return layout
+
+
+class _Beside:
+    """The preferences, with a layout."""
+
+    def __init__(self, addon: Any, layout: Layout) -> None:
+        self._addon, self.layout = addon, layout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._addon, name)

@@ -129,13 +129,13 @@ def test_what_is_set_in_the_panel_is_what_is_asked_for(settings, look, home, tmp
     }
 
 
-def test_who_retextures(settings, look, home, monkeypatch):
+def test_who_retextures(settings, look, home, until, monkeypatch):
     """The chosen endpoint if it works on a mesh; else fal, with a key; else this computer; else fal, which says what it lacks."""
     scene = bpy.context.scene
     monkeypatch.setenv("TRELLIS_FAL_QUEUE_URL", "http://127.0.0.1:1")
     look()
     assert orders.retexture(scene) == orders.RETEXTURE
-    assert "key for fal" in orders.unreachable(orders.retexture(scene))
+    until(lambda: "key for fal" in orders.unreachable(orders.retexture(scene)))
     put(home, weights.wanted("512", retexture=True))
     look()
     assert orders.retexture(scene) == RETEXTURE

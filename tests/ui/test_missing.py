@@ -37,9 +37,10 @@ def test_an_image(settings):
     assert beneath() == ("Add an image", [])
 
 
-def test_a_key(settings, fal, monkeypatch):
+def test_a_key(settings, fal, monkeypatch, until):
     monkeypatch.delenv("FAL_KEY")
     settings.endpoint = FAL
+    until(lambda: beneath()[0])  # the keychain is looked into first
     opens = ("preferences.addon_show", {"module": preferences.ROOT})
     assert beneath() == ("Set the key for fal in the preferences", [opens])
 

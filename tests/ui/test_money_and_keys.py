@@ -13,7 +13,7 @@ from blender_trellis.generation.journal import Spent
 from blender_trellis.generation.waits import kind
 from blender_trellis.ui import money, operators, panels, preferences, properties, pump
 from services import fal_standin, runware_standin
-from ui.layouts import Layout, context, draw
+from ui.layouts import draw, draw_preferences
 
 FAL, RUNWARE = "fal-ai/trellis-2", "runware/trellis-2"
 THIS_MONTH = time.strftime("%Y-%m")
@@ -22,15 +22,6 @@ THIS_MONTH = time.strftime("%Y-%m")
 @pytest.fixture
 def settings(extension):
     return bpy.context.scene.trellis
-
-
-@pytest.fixture
-def addon(extension):
-    """The add-on's preferences, as Blender keeps them of an add-on that is switched on."""
-    entry = bpy.context.preferences.addons.new()
-    entry.module = preferences.ROOT
-    yield entry.preferences
-    bpy.context.preferences.addons.remove(entry)
 
 
 def quiet(shown):
@@ -188,19 +179,7 @@ def test_drawing_reads_nothing_but_memory(extension, settings, monkeypatch, fal)
 
 def words_beneath(addon):
     """What the preferences say, label by label."""
-    layout = Layout()
-    preferences.TRELLIS_AddonPreferences.draw(_Beside(addon, layout), context())
-    return layout.texts()
-
-
-class _Beside:
-    """The preferences, with a layout."""
-
-    def __init__(self, addon, layout):
-        self._addon, self.layout = addon, layout
-
-    def __getattr__(self, name):
-        return getattr(self._addon, name)
+    return draw_preferences(addon).texts()
 
 
 @pytest.mark.parametrize(
