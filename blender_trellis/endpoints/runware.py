@@ -99,7 +99,7 @@ class RunwareTrellis2(Endpoint):
     include_cost: bool = parameter(
         True,
         stage="delivery",
-        label="Include Cost",
+        label="Tell Cost",
         help="Have the reply say what was charged; off at Runware, but on here, since the charge is part of our record",
         wire="includeCost",
         advanced=True,

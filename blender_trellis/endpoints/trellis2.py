@@ -253,7 +253,7 @@ class MeshExtraction(Endpoint):
     remesh_band: float = parameter(
         1.0,
         stage="mesh",
-        label="Remesh Band",
+        label="Band",
         help="Width of the band around the surface that remeshing looks at; higher closes wider gaps",
         unit="voxels",
         advanced=True,

@@ -22,8 +22,9 @@ from . import (
 )
 from .text import tr, wrapped
 
-# A sidebar narrower than this has no room for much beside a field. In units of a scale of 1
-_NARROW = 200
+# A sidebar narrower than this has no room for much beside a field, or for a long seed and what is beside it. In units of a
+# scale of 1
+_NARROW, _NARROW_FOR_SEED = 200, 270
 # In the order of the work; the schema's stages
 STAGES = ("image", "structure", "shape", "texture", "mesh", "delivery")
 
@@ -62,19 +63,19 @@ class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):
         _draw_costs(layout, context)
 
 
-def _is_narrow(context: Any) -> bool:
-    return bool(context.region.width < _NARROW * context.preferences.system.ui_scale)
+def _is_narrow(context: Any, units: int = _NARROW) -> bool:
+    return bool(context.region.width < units * context.preferences.system.ui_scale)
 
 
 def _draw_seed(layout: Any, context: Any, settings: Any, blamed: set[str]) -> None:
     """The seed, and beside it how many models are made from it on; on two lines where there is no room."""
-    endpoint, locked, narrow = settings.endpoint, settings.seed_locked, _is_narrow(context)
+    endpoint, locked = settings.endpoint, settings.seed_locked
     row = layout.row(align=True)
     number = row.row(align=True)
     number.active = locked  # else another one is drawn when the button is pressed
     number.alert = properties.documented_name(endpoint, "seed") in blamed
     number.prop(settings, "seed")
-    row = layout.row(align=True) if narrow else row
+    row = layout.row(align=True) if _is_narrow(context, _NARROW_FOR_SEED) else row
     row.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
     row.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
     if schemas()[endpoint]["mesh"]:

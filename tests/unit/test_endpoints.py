@@ -164,7 +164,7 @@ def test_every_parameter_says_all_there_is_to_say() -> None:
         for wire, prop in schema["properties"].items():
             assert prop["stage"] in STAGES, (name, wire)
             assert prop["title"] and prop["description"] and prop["source"], (name, wire)
-            assert len(prop["title"]) <= 12, (name, wire, "too long for a 250 px sidebar")
+            assert len(prop["title"]) <= 11, (name, wire, "too long for a 250 px sidebar")
             if prop.get("type") in ("integer", "number") and prop["name"] != "seed":
                 effect = re.search(r"\b(higher|lower|more|less|each)\b", prop["description"])
                 assert effect, (name, wire, "what does a higher value do?")
