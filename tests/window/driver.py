@@ -80,20 +80,22 @@ def override(kind: str = "UI") -> Any:
 
 
 @functools.cache
-def _origin() -> tuple[int, int]:
-    """Where the main window's upper left corner is on the screen: a window manager may have moved it."""
+def _origin(wide: int, high: int) -> tuple[int, int]:
+    """Where the upper left corner of this Blender's window of a size is on the screen: a window manager may have moved it."""
     found = _output("xdotool", "search", "--onlyvisible", "--pid", str(os.getpid()))
     for number in found.split():
         said = _output("xdotool", "getwindowgeometry", "--shell", number)
         known = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-        if (int(known["WIDTH"]), int(known["HEIGHT"])) == (window().width, window().height):
+        if (int(known["WIDTH"]), int(known["HEIGHT"])) == (wide, high):
             return int(known["X"]), int(known["Y"])
     return 0, 0
 
 
-def on_screen(x: float, y: float) -> tuple[int, int]:
-    left, top = _origin()
-    return left + int(x), top + window().height - 1 - int(y)
+def on_screen(x: float, y: float, of: bpy.types.Window | None = None) -> tuple[int, int]:
+    """The screen's pixel for one of a window: the main one, if it is not said which."""
+    of = of or window()
+    left, top = _origin(of.width, of.height)
+    return left + int(x), top + of.height - 1 - int(y)
 
 
 def _output(*command: str) -> str:
@@ -103,12 +105,12 @@ def _output(*command: str) -> str:
 # -- Eyes ----------------------------------------------------------------------------------------
 
 
-def shot(name: str, part: Box | None = None) -> Path:
-    """A picture of the whole screen, or of a part of the window. `screen.screenshot` reads black where OpenGL is software."""
+def shot(name: str, part: Box | None = None, of: bpy.types.Window | None = None) -> Path:
+    """A picture of the whole screen, or of a part of a window. `screen.screenshot` reads black where OpenGL is software."""
     path = Path(OUT, f"{MODULE}-{name}.png")
     command = ["import", "-silent", "-window", "root"]
     if part:
-        left, top = on_screen(part.left, part.top - 1)
+        left, top = on_screen(part.left, part.top - 1, of)
         size = f"{part.right - part.left}x{part.top - part.bottom}"
         command += ["-crop", f"{size}+{left}+{top}", "+repage"]
     subprocess.run([*command, str(path)], check=True)
@@ -163,11 +165,11 @@ def read(part: Box) -> str:
 
 
 def find(text: str, part: Box | None = None, nth: int = 0) -> Generator[float, None, Box]:
-    """The nth place where `text` stands, in the sidebar if not elsewhere; it may take a moment to appear."""
+    """The nth place where `text` stands (-1: the last), in the sidebar if not elsewhere; it may take a moment to appear."""
     deadline = time.monotonic() + 15
     while True:
         found = places(text, part or box(region()))
-        if len(found) > nth:
+        if -len(found) <= nth < len(found):
             return found[nth]
         assert time.monotonic() < deadline, (
             f"{text!r} is not on the screen; read: {read(part or box(region()))}"

@@ -32,6 +32,7 @@ def an_image_of_this_file_is_added() -> d.Step:
     d.shot_sidebar("3-datablock")
     with d.override():
         bpy.ops.trellis.remove_image()
+    d.area().tag_redraw()
 
 
 def a_picture_file_is_chosen_in_the_file_browser() -> d.Step:

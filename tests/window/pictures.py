@@ -5,7 +5,7 @@ width is always the same.
 panel.png        several views, Draft, parameters, a job at work
 panel-fal.png    fal: its price, and a stage's parameters
 results.png      models that were made
-dropped.png      the whole window: a model where its picture was dropped
+window.png       the whole window: a model, and the picture that it was made of
 preferences.png  the extension's preferences
 """
 
@@ -21,12 +21,12 @@ WIDTH = 280
 
 def of_the_panel() -> d.Step:
     bpy.data.objects.remove(bpy.data.objects["Cube"])
-    d.area().spaces.active.overlay.show_overlays = (
-        False  # what is below the panels is of one colour
-    )
+    # So that what is below the panels is of one colour
+    d.area().spaces.active.overlay.show_overlays = False
     yield from t.open_tab(WIDTH)
     yield from t.put_images(*t.VIEWS)
     t.settings().local_draft.texture_size = "4096"
+    t.settings().seed, t.settings().seed_locked = 1234567, True
     for stage in ("Texture", "Mesh"):
         yield from d.click_text(stage)
     yield from t.press_generate()
@@ -54,9 +54,15 @@ def of_the_results() -> d.Step:
 
 
 def of_the_window() -> d.Step:
-    d.area().spaces.active.overlay.show_overlays = True
-    yield 2.0
-    d.shot("dropped")
+    truck = next(model for model in t.models() if model.name.startswith("truck"))
+    bpy.data.objects.remove(truck)
+    space = d.area().spaces.active
+    space.overlay.show_overlays, space.shading.color_type = True, "TEXTURE"
+    with d.override("WINDOW"):
+        bpy.ops.view3d.view_selected()
+    yield from d.hover_viewport()  # away from buttons and their tooltips
+    yield 3.0
+    d.shot("window")
 
 
 def of_the_preferences() -> d.Step:
@@ -67,21 +73,19 @@ def of_the_preferences() -> d.Step:
         bpy.context.preferences.active_section = "ADDONS"
         bpy.ops.preferences.addon_show(module=t.ROOT)
     yield 2.0
-    d.shot("preferences")
+    d.shot("preferences", d.box(window), of=window)
 
 
 def _cut(name: str) -> None:
     """The sidebar, without what is empty below its panels."""
     path = d.shot_sidebar(name)
-    seen = subprocess.run(
-        ["convert", path, "-fuzz", "3%", "-format", "%@", "info:"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    size, _left, top = seen.split("+")
-    high = int(size.split("x")[1]) + int(top) + 8
+    sidebar = d.region()
+    inner = f"{sidebar.width - 90}x{sidebar.height - 20}+20+0"  # neither edges nor tabs
+    measure = ["-crop", inner, "+repage", "-fuzz", "2%", "-format", "%@", "info:"]
+    seen = subprocess.run(["convert", path, *measure], check=True, capture_output=True, text=True)
+    size, _left, top = seen.stdout.split("+")
+    high = int(size.split("x")[1]) + int(top) + 12
     subprocess.run(["convert", path, "-crop", f"x{high}+0+0", "+repage", path], check=True)
 
 
-LIVES = [[of_the_panel, of_fal, of_the_results, of_the_window, of_the_preferences]]
+LIVES = [[of_the_panel, of_fal, of_the_results, of_the_window], [of_the_preferences]]

@@ -73,7 +73,7 @@ def waiting_for_runware_is_stopped_and_resumed() -> d.Step:
     yield 1.0
     d.shot_sidebar("7-left")
     runware.finish(view.request_id)
-    yield from d.click_text("Resume", nth=1)  # the message has the word, too
+    yield from d.click_text("Resume", nth=-1)  # the message above it has the word, too
     yield from t.arrived(3)
     assert len(runware.submits) == 1
 
