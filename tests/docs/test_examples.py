@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every example of README.md and docs/scripting.md runs, in a process of its own, as a reader would run it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from harness import REPOSITORY, run_trellis
+
+PICTURES = REPOSITORY / "docs" / "images"
+# What the extension does when Blender enables it; a script without its name in it needs that
+IN_BLENDER = (
+    "import blender_trellis; blender_trellis.register()\n{code}\nblender_trellis.unregister()\n"
+)
+
+
+class Example(NamedTuple):
+    """A fenced block, and what the page says that it prints; None where it says nothing."""
+
+    language: str
+    code: str
+    prints: str | None
+
+
+def examples(page: str, language: str) -> list[object]:
+    """The blocks of a page in that language, each as a parameter that is called after its place."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    blocks = [*re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    following = [*blocks[1:], None]
+    return [
+        pytest.param(
+            Example(block[1], block[2], after[2] if after and after[1] == "text" else None),
+            id=f"{Path(page).stem}-{text[: block.start()].count(chr(10)) + 1}",
+        )
+        for block, after in zip(blocks, following, strict=True)
+        if block[1] == language
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_glb: bytes) -> Path:
+    """A reader's folder: the example pictures, one of them in a folder of pictures, and a model."""
+    place = tmp_path / "where the reader works"
+    shutil.copytree(PICTURES, place)
+    shutil.copytree(PICTURES, place / "docs" / "images")
+    (place / "model.glb").write_bytes(small_glb)
+    (place / "pictures").mkdir()
+    shutil.copy(PICTURES / "robot.png", place / "pictures")
+    (place / "pictures" / "notes.png").write_text("Buy bread.", encoding="utf-8")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(
+    config: object, fal: object, runware: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home, a sidecar and services that are nobody's."""
+    monkeypatch.setenv("BLENDER_USER_RESOURCES", str(tmp_path / "blender"))
+
+
+def _assert_written(code: str, folder: Path) -> None:
+    """Each model that the example names is there."""
+    for name in re.findall(r"[\w-]+\.(?:glb|blend)\b", code):
+        assert (folder / name).stat().st_size > 500, name
+
+
+@pytest.mark.parametrize(
+    "example", examples("README.md", "python") + examples("docs/scripting.md", "python")
+)
+def test_a_script_does_what_the_page_says(example: Example, folder: Path) -> None:
+    code = (
+        example.code if "blender_trellis" in example.code else IN_BLENDER.format(code=example.code)
+    )
+    script = folder / "script.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _assert_written(example.code, folder)
+    if example.prints is not None:
+        # Blender has things of its own to say as well
+        assert example.prints in done.stdout, done.stdout
+    elif "print(" in example.code:
+        assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "example", examples("README.md", "sh") + examples("docs/scripting.md", "sh")
+)
+def test_commands_do_what_the_page_says(example: Example, folder: Path) -> None:
+    for line in example.code.splitlines():
+        command = re.sub(r"^\S*(trellis|python -m blender_trellis) ", "", line)
+        assert command != line, f"not a command of this program: {line}"
+        done = run_trellis(*shlex.split(command), cwd=folder)
+        assert done.code == 0, (line, done)
+        assert done.out
+    _assert_written(example.code, folder)
+
+
+def test_no_example_is_left_out() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    shown = {page.name for page in pages if "```python" in page.read_text(encoding="utf-8")}
+    assert shown == {"README.md", "scripting.md"}
