@@ -9,7 +9,6 @@ since a key might be in it; what went wrong is told in our own words, with the e
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from .config import KEYS, Config, in_environment
 from .errors import AccessError
 
 if TYPE_CHECKING:
+    import logging
     from concurrent.futures import Future
 
 SYSTEM = "Trellis for Blender"  # what the keychain's own window calls the program; the user's name there is the service's
@@ -30,7 +30,6 @@ _SILENT = (
     "preferences."
 )
 
-_log = logging.getLogger(__name__)
 _asking = threading.Lock()
 _one_at_a_time = threading.Lock()
 _answers: dict[str, Future[Held]] = {}
@@ -44,6 +43,12 @@ class Held:
     name: str = ""
     key: str = field(default="", repr=False)
     trouble: str = ""
+
+
+def _log() -> logging.Logger:
+    import logging
+
+    return logging.getLogger(__name__)
 
 
 def ask(service: str, *, anew: bool = False) -> Future[Held]:
@@ -104,7 +109,7 @@ async def complete(config: Config, service: str) -> Config:
     if held.trouble and not getattr(config, f"{service}_key"):
         raise AccessError(held.trouble)
     if held.trouble:
-        _log.warning("%s The preferences' key is used.", held.trouble)
+        _log().warning("%s The preferences' key is used.", held.trouble)
     return config
 
 
@@ -136,7 +141,7 @@ def _backend() -> tuple[Any, str]:
         backend: Any = keyring.get_keyring()
         return backend, str(backend.name) if backend.priority >= _RECOMMENDED else ""
     except Exception as error:  # noqa: BLE001  not installed, or set to one that does not exist
-        _log.debug("there is no keychain: %s", type(error).__name__)
+        _log().debug("there is no keychain: %s", type(error).__name__)
         return None, ""
 
 

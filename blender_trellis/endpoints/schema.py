@@ -9,7 +9,6 @@ endpoint. A property whose `format` is "file-path" is the path of a file.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Mapping
@@ -32,6 +31,8 @@ def schemas() -> dict[str, Schema]:
 
 def unknown_endpoint(endpoint: str) -> EndpointError:
     """What to say of an endpoint that does not exist: the one that was probably meant, or all."""
+    import difflib
+
     near = difflib.get_close_matches(endpoint, schemas(), n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(schemas())}."
     return EndpointError(f"There is no endpoint {endpoint!r}. {hint}")

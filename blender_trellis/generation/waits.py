@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..endpoints.schema import schemas
@@ -40,6 +39,8 @@ def learn(jobs: Iterable[Job]) -> dict[Kind, float]:
 
     Where jobs wait for each other, one begins when the one before it is ready.
     """
+    from statistics import median  # here, since enabling the extension loads this module
+
     waits: dict[Kind, list[float]] = defaultdict(list)
     before: dict[str, float] = {}
     timed = [(job.ready, job.submitted, job) for job in jobs if job.ready and job.submitted]

@@ -9,7 +9,7 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from ..errors import ImageError, TrellisError
-from . import clipboard, pictures
+from . import pictures
 
 
 class _Source:
@@ -60,6 +60,8 @@ class TRELLIS_OT_paste_image(_Source, bpy.types.Operator):
         return context.scene is not None
 
     def _get(self, context: bpy.types.Context) -> list[str]:
+        from . import clipboard
+
         text = self.text or context.window_manager.clipboard
         found = clipboard.named(text)
         if found or not clipboard.is_text(text):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Operators on one job or result, which the button names, and on the pages of the history."""
 
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
@@ -12,6 +11,9 @@ from ..endpoints import prices
 from ..errors import TrellisError
 from . import jobs, money, operators, pump
 from .text import tr
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class JobOperator:
@@ -59,7 +61,7 @@ class JobOperator:
             return operators.refuse(self, error)
         return {"FINISHED"}
 
-    def _act(self, context: bpy.types.Context, job_id: str) -> Future[None] | None:
+    def _act(self, context: bpy.types.Context, job_id: str) -> "Future[None] | None":
         """Do it, or begin it."""
         raise NotImplementedError
 
@@ -186,7 +188,7 @@ class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def _act(self, _context: bpy.types.Context, job_id: str) -> Future[None]:
+    def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
         if not self.filepath:
             raise TrellisError("Say where the model is to be written.")
         output = Path(bpy.path.abspath(self.filepath))
@@ -215,7 +217,7 @@ class TRELLIS_OT_forget(ResultOperator, bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return set(context.window_manager.invoke_confirm(self, event))
 
-    def _act(self, _context: bpy.types.Context, job_id: str) -> Future[None]:
+    def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
         return pump.get().forget(job_id)
 
 
@@ -236,7 +238,7 @@ class TRELLIS_OT_delete_result(ResultOperator, bpy.types.Operator):
         )
         return set(asked)
 
-    def _act(self, _context: bpy.types.Context, job_id: str) -> Future[None]:
+    def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
         return pump.get().delete(job_id)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,6 +204,8 @@ def batch_of(scene: bpy.types.Scene, paths: Sequence[Path]) -> list[Order]:
 
 def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[str, Any]]:
     """The object as a GLB, and the wish that the result become its mesh."""
+    import tempfile
+
     from ..generation.library import storage_error
     from ..scene.retexture import export
     from .arrivals import wish_for

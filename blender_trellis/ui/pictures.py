@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,6 +99,8 @@ def keep(picture: Packed | Pixels) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
+    import tempfile
+
     from ..generation.library import storage_error
 
     folder = _home() / "pictures"
@@ -154,6 +155,8 @@ def rendered(image: bpy.types.Image, scene: bpy.types.Scene) -> Path:
         ImageError: there is no render any more.
         StorageError: the file cannot be kept.
     """
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="trellis-render-") as folder:
         path = Path(folder) / "render.png"
         try:

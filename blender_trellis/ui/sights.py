@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +41,8 @@ class Sight:
 
 def look(picture: Picture, wish: Wish, home: Path, known: Sight | None) -> Sight:
     """How `picture` will be seen; never raises because of the picture. `known` is how it was seen before."""
+    import tempfile
+
     try:
         with tempfile.TemporaryDirectory(prefix="trellis-look-") as scratch:
             path = write(picture, Path(scratch), 0)

@@ -4,8 +4,6 @@ kept beside the model for good."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from ..scene.worker import ImportWorker
 
 SIZE = 256  # pixels a side
-_log = logging.getLogger(__name__)
 
 
 class Thumbnails:
@@ -69,6 +66,9 @@ class Thumbnails:
 
     def _make(self, job_id: str, endpoint: str, model: Path, binary: str) -> None:
         """In the thread: waits for a second Blender."""
+        import logging
+        import tempfile
+
         from ..generation.library import copy_out, thumbnail
         from ..scene.recipe import Recipe
         from ..scene.worker import ImportWorker
@@ -88,7 +88,7 @@ class Thumbnails:
                 else:  # it was deleted meanwhile
                     picture.unlink(missing_ok=True)
         except (OSError, TrellisError) as error:
-            _log.info("no picture of %s: %s", model, error)
+            logging.getLogger(__name__).info("no picture of %s: %s", model, error)
         finally:
             self._worker = None
 
