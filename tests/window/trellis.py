@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -17,6 +18,7 @@ import bpy
 from window import driver as d
 
 ROOT = "bl_ext.user_default.blender_trellis"
+LATE = 8  # milliseconds that a tick may take
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 ROBOT = PICTURES / "robot.png"
 VIEWS = [PICTURES / f"truck-{view}.png" for view in ("front", "right", "back", "left")]
@@ -119,10 +121,15 @@ def redo(count: int) -> d.Step:
 
 
 class Ticks:
-    """How long each tick of the pump holds the main thread, in milliseconds; those that append a model apart."""
+    """How long each tick of the pump holds the main thread, in milliseconds; what appends a model apart.
+
+    Of a late one it is told how much the processor worked, which is little where the system had others to serve, and what was
+    imported.
+    """
 
     def __init__(self) -> None:
         self.plain: list[float] = []
+        self.late: list[str] = []
         self.appending: list[float] = []
         self._appended = 0.0
         arrivals = module("ui.arrivals")
@@ -131,9 +138,14 @@ class Ticks:
         step = pump.step
 
         def timed(this: Any) -> None:
+            known, worked = {*sys.modules}, time.thread_time()
             start, self._appended = time.perf_counter(), 0.0
             step(this)
             took = (time.perf_counter() - start) * 1000
+            if took - self._appended > LATE:
+                worked = (time.thread_time() - worked) * 1000
+                imported = ", ".join(sorted({*sys.modules} - known)[:5]) or "nothing"
+                self.late.append(f"{took:.0f} ms, {worked:.0f} of work, {imported} imported")
             if self._appended:
                 self.appending.append(self._appended)
             self.plain.append(took - self._appended)
@@ -153,12 +165,13 @@ class Ticks:
     def tell(self) -> None:
         if not self.plain:
             return
-        late = sum(took > 8 for took in self.plain)
         d.figure(
             "ticks of the pump, without the append",
             f"{len(self.plain)}: median {statistics.median(self.plain):.2f} ms, "
-            f"worst {max(self.plain):.1f} ms, {late} above 8 ms",
+            f"worst {max(self.plain):.1f} ms, {len(self.late)} above {LATE} ms",
         )
+        for late in self.late:
+            d.figure("a late tick", late)
         if self.appending:
             d.figure("appends", f"{len(self.appending)}: worst {max(self.appending):.0f} ms")
 
