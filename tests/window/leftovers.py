@@ -32,6 +32,12 @@ def traces() -> dict[str, list[str]]:
             for name in dir(owner)
             if name.startswith("trellis")
         ],
+        "drawn into": [
+            owner.__name__
+            for owner in owners
+            for each in getattr(getattr(owner, "draw", None), "_draw_funcs", ())
+            if "trellis" in each.__module__
+        ],
         "handlers": [repr(each) for each in called if "trellis" in getattr(each, "__module__", "")],
         "keys": [
             item.idname
@@ -65,7 +71,8 @@ def disabling_while_a_job_runs_leaves_nothing() -> d.Step:
 
 def enabled_again_it_goes_on_with_the_job_and_leaves_nothing_either() -> d.Step:
     assert bpy.ops.preferences.addon_enable(module=t.ROOT) == {"FINISHED"}
-    assert traces()["classes"]
+    there = traces()
+    assert there["classes"] and there["drawn into"] and there["properties"]
     yield from t.open_tab()
     yield from d.until(lambda: len(t.models()) == 2, "the model of the job that was at work")
     yield from _another()
