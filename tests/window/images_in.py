@@ -90,7 +90,7 @@ def viewport_and_camera_are_captured() -> d.Step:
         yield from d.until(lambda: t.settings().images, f"a picture of {shows}")
         path = t.settings().images[0].filepath
         image = bpy.data.images.load(path)
-        alphas = image.pixels[3::4]
+        alphas = [*image.pixels][3::4]  # older Blenders know no steps in slices of theirs
         assert 0.001 < sum(alpha > 0.5 for alpha in alphas) / len(alphas) < 0.95, "cut out"
         bpy.data.images.remove(image)
         yield 2.0
