@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,33 +38,43 @@ def unknown_endpoint(endpoint: str) -> EndpointError:
     return EndpointError(f"There is no endpoint {endpoint!r}. {hint}")
 
 
-def describe_range(prop: Schema) -> str:
-    """What a property may be, in words: 'a whole number from 1 to 50 steps'."""
-    unit = f" {prop['unit']}" if prop.get("unit") else ""
+def describe_range(prop: Schema, say: Callable[[str], str] = str) -> str:
+    """What a property may be, in words: 'a whole number from 1 to 50 steps'. `say` translates the parts that it is made of."""
+    unit = say(prop["unit"]) if prop.get("unit") else ""
     choices = prop.get("enum") or ([prop["const"]] if "const" in prop else None)
     if choices:
         *rest, last = (str(choice) for choice in choices)
-        return (f"{', '.join(rest)} or {last}" if rest else last) + unit
+        words = say("{rest} or {last}").format(rest=", ".join(rest), last=last) if rest else last
+        return with_unit(words, unit, say)
     if prop["type"] == "boolean":
-        return "true or false"
+        return say("true or false")
     if prop.get("format") == "file-path":
-        return "a file's path"
+        return say("a file's path")
     if prop["type"] == "string":
-        url = "an https URL" if prop.get("pattern") == HTTPS_URL else "an http(s) URL"
-        return url if "pattern" in prop else "a text"
-    return _describe_number(prop, unit)
+        if "pattern" not in prop:
+            return say("a text")
+        return say("an https URL") if prop["pattern"] == HTTPS_URL else say("an http(s) URL")
+    return _describe_number(prop, unit, say)
 
 
-def _describe_number(prop: Schema, unit: str) -> str:
-    kind = "a whole number" if prop["type"] == "integer" else "a number"
+def _describe_number(prop: Schema, unit: str, say: Callable[[str], str]) -> str:
+    kind = say("a whole number") if prop["type"] == "integer" else say("a number")
     low, high = (prop.get(edge) for edge in ("minimum", "maximum"))
     if low is not None and high is not None:
-        return f"{kind} from {low} to {high}{unit}"
-    if low is not None:
-        return f"{kind} of at least {low}{unit}"
-    if "exclusiveMinimum" in prop:
-        return f"{kind} greater than {prop['exclusiveMinimum']:g}{unit}"
-    return f"{kind} ({prop['unit']})" if unit else kind
+        words = say("{kind} from {low} to {high}").format(kind=kind, low=low, high=high)
+    elif low is not None:
+        words = say("{kind} of at least {low}").format(kind=kind, low=low)
+    elif "exclusiveMinimum" in prop:
+        low = f"{prop['exclusiveMinimum']:g}"
+        words = say("{kind} greater than {low}").format(kind=kind, low=low)
+    else:
+        return f"{kind} ({unit})" if unit else kind
+    return with_unit(words, unit, say)
+
+
+def with_unit(words: str, unit: str, say: Callable[[str], str] = str) -> str:
+    """A value or a range with its unit, if it has one: both are translated already."""
+    return say("{value} {unit}").format(value=words, unit=unit) if unit else words
 
 
 def nearest(value: Any, prop: Schema) -> Any:

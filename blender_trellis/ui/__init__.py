@@ -17,6 +17,7 @@ keys.py             what the keychain holds, and what is asked of it
 money.py            estimates, waits and what was spent, in words
 presets.py          presets of parameters: those that come along, and the user's own
 places.py           what lies under the mouse        placeholders.py   empties where models will stand
+translations/       all of that in other languages
 operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
 """
 
@@ -83,8 +84,9 @@ def register() -> None:
     """Everything that Blender is to know of."""
     import bpy
 
-    from . import notices, placeholders, properties, pump
+    from . import notices, placeholders, properties, pump, translations
 
+    translations.follow()
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.register()
@@ -98,7 +100,7 @@ def unregister() -> None:
     """The same backwards; nothing stays behind."""
     import bpy
 
-    from . import installs, notices, placeholders, properties, pump
+    from . import installs, notices, placeholders, properties, pump, translations
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
@@ -109,3 +111,4 @@ def unregister() -> None:
     properties.unregister()
     for cls in reversed(_classes()):
         bpy.utils.unregister_class(cls)
+    translations.unregister()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..endpoints.schema import schemas
 from ..generation.job import ENDED, Event, Job, State
-from .text import tr
+from .text import said, tr
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ class JobView:
     def service(self) -> str:
         """Who makes it, shortly: "This computer"."""
         title: str = schemas().get(self.endpoint, {}).get("title", self.endpoint)
-        return title.rpartition(" · ")[2]
+        return tr(title.rpartition(" · ")[2])
 
     @property
     def at_work(self) -> bool:
@@ -117,7 +117,7 @@ class JobView:
         if self.steps:
             words += f" {self.step}/{self.steps}"
         done = "" if self.fraction is None else f"{self.fraction:.0%}"
-        return " · ".join(filter(None, (words, done, self.left)))
+        return " · ".join(filter(None, (words, done, said(self.left))))
 
     def tell(self, message: str) -> None:
         """Another line for the log; one that differs from the last in numbers alone takes its place."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import bpy
 
+from . import translations
+
 SECONDS = 8.0
 _said: list[tuple[str, str]] = []  # words and icon; the last one is shown
 
@@ -29,7 +31,8 @@ def shown() -> str:
 
 
 def draw(header: Any, _context: Any) -> None:
-    """What stands in the status bar."""
+    """What stands in the status bar, which is in every window, and is drawn again when another language was chosen."""
+    translations.follow()
     for words, icon in _said:
         header.layout.label(text=words, icon=icon, translate=False)
 

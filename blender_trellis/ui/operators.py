@@ -15,7 +15,7 @@ from ..endpoints import prices
 from ..endpoints.schema import schemas
 from ..errors import TrellisError
 from . import money, orders, preferences, properties, pump
-from .text import tr
+from .text import said, tr
 
 
 def waits() -> bool:
@@ -25,7 +25,7 @@ def waits() -> bool:
 
 def refuse(operator: bpy.types.Operator, error: TrellisError) -> set[str]:
     """Say why it cannot be done; to a script it is a RuntimeError."""
-    operator.report({"ERROR"}, str(error))
+    operator.report({"ERROR"}, said(str(error)))
     return {"CANCELLED"}
 
 
@@ -42,7 +42,7 @@ def ask_first(
         operator,
         event,
         title=tr("{what}?").format(what=tr(operator.bl_label)),
-        message=f"{money.about(cost)}.",
+        message=tr("{sentence}.").format(sentence=money.about(cost)),
         confirm_text=tr("Spend {sum}").format(sum=money.in_words(cost.amount)),
     )
     return set(asked)
@@ -96,13 +96,13 @@ class TRELLIS_OT_generate(_Order, bpy.types.Operator):
     def description(cls, context: bpy.types.Context, given: Any) -> str:
         endpoint = given.endpoint or context.scene.trellis.endpoint
         changes_a_mesh = schemas().get(endpoint, {}).get("mesh")
-        return (TRELLIS_OT_retexture if changes_a_mesh else cls).bl_description
+        return tr((TRELLIS_OT_retexture if changes_a_mesh else cls).bl_description)
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         why = orders.unreachable(context.scene.trellis.endpoint)
         if why:
-            cls.poll_message_set(why)
+            cls.poll_message_set(said(why))
         return not why
 
     def _asked(self, scene: bpy.types.Scene) -> str:
@@ -124,7 +124,7 @@ class TRELLIS_OT_retexture(_Order, bpy.types.Operator):
         endpoint = orders.retexture(context.scene)
         why = orders.no_mesh(endpoint) or orders.unreachable(endpoint)
         if why:
-            cls.poll_message_set(why)
+            cls.poll_message_set(said(why))
         return not why
 
     def _asked(self, scene: bpy.types.Scene) -> str:
@@ -192,7 +192,7 @@ class TRELLIS_OT_reset_parameters(bpy.types.Operator):
         settings = context.scene.trellis
         if properties.chosen(settings, settings.endpoint):
             return True
-        cls.poll_message_set("All parameters have their defaults")
+        cls.poll_message_set(tr("All parameters have their defaults"))
         return False
 
     def execute(self, context: bpy.types.Context) -> set[str]:

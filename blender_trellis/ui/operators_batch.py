@@ -12,7 +12,7 @@ from bpy.props import BoolProperty, StringProperty
 from ..endpoints.schema import schemas
 from ..errors import ImageError, TrellisError
 from . import money, operators, orders, pictures, properties
-from .text import tr, wrapped
+from .text import said, tr, wrapped
 
 _WIDTH = 360  # of the dialog
 _LISTED = 8  # files that are skipped, by name
@@ -62,7 +62,7 @@ class TRELLIS_OT_generate_folder(bpy.types.Operator):
         if schemas()[endpoint]["mesh"]:
             why = "Choose an endpoint that makes models of images alone"
         if why:
-            cls.poll_message_set(why)
+            cls.poll_message_set(said(why))
         return not why
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:

@@ -10,6 +10,7 @@ from bpy.props import BoolProperty, StringProperty
 
 from ..errors import ImageError, TrellisError
 from . import pictures
+from .text import said, tr
 
 
 class _Source:
@@ -33,7 +34,7 @@ class _Source:
         try:
             found = self._get(context)
         except TrellisError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, said(str(error)))
             return {"CANCELLED"}
         context.scene.trellis.use_files(found, replace=self.replace)
         if context.area:
@@ -77,9 +78,9 @@ class _Capture(_Source):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         if bpy.app.background:
-            cls.poll_message_set("Blender has no window to take a picture of")
+            cls.poll_message_set(tr("Blender has no window to take a picture of"))
         elif context.area is None or context.area.type != "VIEW_3D":
-            cls.poll_message_set("Use this in a 3D viewport")
+            cls.poll_message_set(tr("Use this in a 3D viewport"))
         else:
             return True
         return False
@@ -119,7 +120,7 @@ class TRELLIS_OT_capture_camera(_Capture, bpy.types.Operator):
         if not super().poll(context):
             return False
         if context.scene.camera is None:
-            cls.poll_message_set("Add a camera to the scene first")
+            cls.poll_message_set(tr("Add a camera to the scene first"))
         return context.scene.camera is not None
 
     def _take(self, context: bpy.types.Context) -> Any:

@@ -7,6 +7,7 @@ import bpy
 from bpy.props import CollectionProperty, FloatVectorProperty, StringProperty
 
 from . import pictures, places
+from .text import tr
 
 
 class TRELLIS_OT_drop_images(bpy.types.Operator):
@@ -48,7 +49,7 @@ class TRELLIS_OT_drop_images(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         paths = [str(Path(self.directory) / file.name) for file in self.files if file.name]
         if not paths:
-            self.report({"ERROR"}, "No picture was dropped. Drop a picture file.")
+            self.report({"ERROR"}, tr("No picture was dropped. Drop a picture file."))
             return {"CANCELLED"}
         settings = context.scene.trellis
         settings.use_files(paths)
@@ -69,7 +70,7 @@ class TRELLIS_OT_clear_drop(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if context.scene.trellis.drop_set:
             return True
-        cls.poll_message_set("Drop an image on the viewport, or choose a place, first")
+        cls.poll_message_set(tr("Drop an image on the viewport, or choose a place, first"))
         return False
 
     def execute(self, context: bpy.types.Context) -> set[str]:

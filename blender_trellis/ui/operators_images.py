@@ -9,6 +9,7 @@ from bpy.props import BoolProperty, CollectionProperty, EnumProperty, IntPropert
 from ..errors import TrellisError
 from . import pictures
 from .callbacks import image_items, is_render
+from .text import said, tr
 
 
 class TRELLIS_OT_add_images(bpy.types.Operator):
@@ -44,7 +45,7 @@ class TRELLIS_OT_add_images(bpy.types.Operator):
         paths = [str(Path(self.directory) / name) for name in names] or [self.filepath]
         paths = [path for path in paths if path and not Path(bpy.path.abspath(path)).is_dir()]
         if not paths:
-            self.report({"ERROR"}, "No picture was chosen. Select at least one file.")
+            self.report({"ERROR"}, tr("No picture was chosen. Select at least one file."))
             return {"CANCELLED"}
         context.scene.trellis.use_files(paths, replace=self.replace)
         return {"FINISHED"}
@@ -67,7 +68,7 @@ class TRELLIS_OT_add_image_datablock(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         if image_items(None, context):
             return True
-        cls.poll_message_set("Load, paint or render an image in this file first")
+        cls.poll_message_set(tr("Load, paint or render an image in this file first"))
         return False
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
@@ -79,7 +80,7 @@ class TRELLIS_OT_add_image_datablock(bpy.types.Operator):
         try:
             rendered = str(pictures.rendered(image, context.scene)) if is_render(image) else ""
         except TrellisError as error:
-            self.report({"ERROR"}, str(error))
+            self.report({"ERROR"}, said(str(error)))
             return {"CANCELLED"}
         item = settings.images.add()
         if rendered:
@@ -100,7 +101,7 @@ class _OnActiveImage:
         settings = context.scene.trellis
         if settings.active < len(settings.images):
             return True
-        cls.poll_message_set("Add an image first")
+        cls.poll_message_set(tr("Add an image first"))
         return False
 
 
@@ -130,7 +131,7 @@ class TRELLIS_OT_show_image(_OnActiveImage, bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.trellis
         if self.index >= len(settings.images):
-            self.report({"ERROR"}, "There is no such view. Choose one of the list.")
+            self.report({"ERROR"}, tr("There is no such view. Choose one of the list."))
             return {"CANCELLED"}
         settings.active = self.index
         return {"FINISHED"}

@@ -12,6 +12,7 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..errors import InputError, TrellisError
 from . import installs, operators, preferences, properties
+from .text import said, tr
 
 if TYPE_CHECKING:
     from ..install.installer import Wish
@@ -33,7 +34,7 @@ class _NotMeanwhile:
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         if installs.get().at_work:
-            cls.poll_message_set("It is being installed or uninstalled")
+            cls.poll_message_set(tr("It is being installed or uninstalled"))
             return False
         return True
 
@@ -149,9 +150,9 @@ class TRELLIS_OT_install_local(_NotMeanwhile, bpy.types.Operator):
                 from .. import api
 
                 made = api.install_local(wish)
-                self.report({"INFO"}, "TRELLIS.2 is installed")
+                self.report({"INFO"}, tr("TRELLIS.2 is installed"))
                 for words in made.lost:
-                    self.report({"WARNING"}, words)
+                    self.report({"WARNING"}, said(words))
             else:
                 installs.get().install(wish)
         except TrellisError as error:
@@ -169,7 +170,7 @@ class TRELLIS_OT_cancel_install(bpy.types.Operator):
     def poll(cls, _context: bpy.types.Context) -> bool:
         if installs.get().at_work:
             return True
-        cls.poll_message_set("Nothing is being installed")
+        cls.poll_message_set(tr("Nothing is being installed"))
         return False
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
@@ -205,9 +206,8 @@ class TRELLIS_OT_uninstall_local(_NotMeanwhile, bpy.types.Operator):
                 from .. import api
 
                 there = api.uninstall_local(_only(self.part))
-                self.report(
-                    {"INFO"}, "TRELLIS.2 is uninstalled" if there else "Nothing was installed"
-                )
+                words = "TRELLIS.2 is uninstalled" if there else "Nothing was installed"
+                self.report({"INFO"}, tr(words))
             else:
                 installs.get().uninstall(_only(self.part))
         except TrellisError as error:
@@ -227,7 +227,7 @@ class TRELLIS_OT_unload_local(bpy.types.Operator):
                 from ..services import sidecar
 
                 unloaded = sidecar.unload(preferences.config().shared)
-                self.report({"INFO"}, "Unloaded" if unloaded else "No model is loaded")
+                self.report({"INFO"}, tr("Unloaded" if unloaded else "No model is loaded"))
             else:
                 installs.get().unload()
         except TrellisError as error:

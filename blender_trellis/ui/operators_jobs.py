@@ -38,7 +38,7 @@ class JobOperator:
         # In background mode no timer fills the board, and a script names the job
         if operators.waits() or cls._candidates():
             return True
-        cls.poll_message_set(cls._none)
+        cls.poll_message_set(tr(cls._none))
         return False
 
     def _id(self) -> str:
@@ -98,10 +98,11 @@ class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
         view = pump.get().board.views.get(given.job_id)
         if view is None or view.cancellable:
             return ""  # then Blender shows `bl_description`
-        return (
-            f"Stop waiting for this model. {view.service} cannot cancel: it goes on there and is charged, and can be "
+        words = tr(
+            "Stop waiting for this model. {service} cannot cancel: it goes on there and is charged, and can be "
             "collected with Resume"
         )
+        return words.format(service=view.service)
 
     @staticmethod
     def _fits(view: Any) -> bool:
@@ -292,7 +293,7 @@ class TRELLIS_OT_retry_job(JobOperator, bpy.types.Operator):
             self,
             event,
             title="Retry?",
-            message=". ".join(filter(None, words)) + ".",
+            message=" ".join(tr("{sentence}.").format(sentence=each) for each in words if each),
             confirm_text="Retry",
         )
         return set(asked)
@@ -356,7 +357,7 @@ class TRELLIS_OT_copy_error(JobOperator, bpy.types.Operator):
         lines = [view.error, f"Endpoint: {view.endpoint}", f"Job: {view.id}"]
         lines += [f"Request: {view.request_id}"] if view.request_id else []
         context.window_manager.clipboard = "\n".join([*lines, *view.log]).strip()
-        self.report({"INFO"}, "Copied")
+        self.report({"INFO"}, tr("Copied"))
 
 
 CLASSES = (

@@ -6,6 +6,7 @@ from bpy.props import EnumProperty
 
 from ..errors import InputError, TrellisError
 from . import operators, preferences, pump
+from .text import tr
 
 
 class _Key:
@@ -41,7 +42,7 @@ class TRELLIS_OT_keep_key(_Key, bpy.types.Operator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         if not any(map(preferences.typed, preferences.SERVICES)):
-            cls.poll_message_set("No key is in the preferences")
+            cls.poll_message_set(tr("No key is in the preferences"))
             return False
         return True
 
@@ -63,7 +64,7 @@ class TRELLIS_OT_remove_key(_Key, bpy.types.Operator):
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         if pump.get().keys.absent:
-            cls.poll_message_set("No keychain was found on this computer")
+            cls.poll_message_set(tr("No keychain was found on this computer"))
             return False
         return True
 

@@ -11,6 +11,7 @@ from bpy.props import EnumProperty, StringProperty
 from ..errors import InputError, TrellisError
 from . import money, operators, preferences, pump
 from .operators_jobs import JobOperator
+from .text import said
 
 if TYPE_CHECKING:
     from ..generation.runner import Runner
@@ -141,7 +142,7 @@ class TRELLIS_OT_check_key(bpy.types.Operator):
                 from ..services import check_key
 
                 account = check_key(self.service, preferences.config())
-                self.report({"INFO"}, money.accepted(account))
+                self.report({"INFO"}, said(money.accepted(account)))
             else:
                 pump.get().check_key(self.service)
         except TrellisError as error:

@@ -20,7 +20,7 @@ from . import (
     properties,
     pump,
 )
-from .text import tr, wrapped
+from .text import said, wrapped
 
 # A sidebar narrower than this has no room for much beside a field, or for a long seed and what is beside it. In units of a
 # scale of 1
@@ -127,7 +127,7 @@ def _draw_generate(layout: Any, context: Any, scene: bpy.types.Scene) -> None:
 
 def _draw_missing(layout: Any, context: Any, scene: Any, why: str) -> None:
     """Why nothing can be generated, and the button that does something about it."""
-    for line in wrapped(context, tr(why)):
+    for line in wrapped(context, said(why)):
         layout.label(text=line, translate=False)
     if why == orders.OFFLINE:
         opened = layout.operator("screen.userpref_show", text="Open Preferences")

@@ -13,7 +13,7 @@ from ..endpoints.schema import schemas
 from . import properties, pump
 from .pictures import on_the_web
 from .sights import WHOLE, Sight
-from .text import tr, wrapped
+from .text import said, tr, wrapped
 
 _A_ROW = 4  # small pictures side by side, at the narrowest
 
@@ -171,7 +171,7 @@ def _draw_words(layout: Any, context: Any, settings: Any, sight: Sight | None) -
     column = layout.column(align=True)
     if sight.error:
         column.alert = True
-        for number, line in enumerate(wrapped(context, sight.error, icon=True)):
+        for number, line in enumerate(wrapped(context, said(sight.error), icon=True)):
             column.label(text=line, icon="BLANK1" if number else "ERROR", translate=False)
     elif sight.kind == WHOLE:
         column.active = False

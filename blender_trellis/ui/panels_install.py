@@ -8,7 +8,7 @@ from typing import Any
 import bpy
 
 from . import installs
-from .text import wrapped
+from .text import said, tr, wrapped
 
 WIDTH = 480  # of the dialog
 _OFFLINE = (
@@ -26,14 +26,19 @@ def draw(layout: Any, context: Any) -> None:
     local.look()
     column = body.column(align=True)
     status = local.status
-    environment = f"Environment: {status.environment_words() if status else 'looking…'}"
-    weights = f"Weights: {status.weights_words() if status else 'looking…'}"
+    looking = tr("looking…")
+    environment = tr("Environment: {state}").format(
+        state=said(status.environment_words()) if status else looking
+    )
+    weights = tr("Weights: {state}").format(
+        state=said(status.weights_words()) if status else looking
+    )
     for line in (*wrapped(context, environment), *wrapped(context, weights)):
         column.label(text=line, translate=False)
     if local.at_work:
         _draw_progress(body, context, local.report)
         return
-    for line in wrapped(context, local.words):
+    for line in wrapped(context, said(local.words)):
         column.label(text=line)
     row = body.row()
     row.operator("trellis.install_local", text="Install…", icon="IMPORT")
@@ -49,20 +54,20 @@ def draw_button(layout: Any, context: Any) -> None:
         _draw_progress(layout, context, local.report)
         return
     layout.operator("trellis.install_local", text="Install TRELLIS.2…", icon="IMPORT")
-    for line in wrapped(context, local.words):
+    for line in wrapped(context, said(local.words)):
         layout.label(text=line)
 
 
 def _draw_progress(layout: Any, context: Any, report: Any) -> None:
     row = layout.row()
-    words = f"{report.number}/{report.count} {report.title}" if report.count else report.title
+    words = f"{report.number}/{report.count} " * bool(report.count) + said(report.title)
     if report.fraction is not None:
         words += f" · {report.fraction:.0%}"
-    row.progress(text=words, factor=report.fraction or 0.0)
+    row.progress(text=words, factor=report.fraction or 0.0, translate=False)
     row.operator("trellis.cancel_install", text="Cancel", icon="X")
     column = layout.column(align=True)
     column.active = False
-    for line in wrapped(context, report.message):
+    for line in wrapped(context, said(report.message)):
         column.label(text=line, translate=False)
 
 
@@ -89,16 +94,19 @@ def question(operator: Any) -> list[str]:
     there = {file.path for file in local.status.there} if local.status else set()
     files = [file for file in chosen if file.path not in there]
     size = gigabytes(sum(file.bytes for file in files))
-    lines = local.plan.environment_words() if local.plan else []
+    lines = [said(line) for line in local.plan.environment_words()] if local.plan else []
     if local.status and not local.plan and not operator.python:
-        lines.append(local.words)  # why Blender's own Python will not do
+        lines.append(said(local.words))  # why Blender's own Python will not do
     if files and operator.source:
-        lines.append(f"Weights of about {size} are taken over from the folder.")
+        lines.append(
+            tr("Weights of about {size} are taken over from the folder.").format(size=size)
+        )
     elif files:
-        lines.append(f"About {size} of weights are downloaded.")
-    lines += sorted({f"Licence {file.licence}: {file.licence_url}" for file in files})
+        lines.append(tr("About {size} of weights are downloaded.").format(size=size))
+    licence = tr("Licence {name}: {url}")
+    lines += sorted({licence.format(name=file.licence, url=file.licence_url) for file in files})
     if lines and local.plan:
-        lines += local.plan.folder_words()
+        lines += map(said, local.plan.folder_words())
     if not bpy.app.online_access and (not operator.source or (local.plan and local.plan.steps)):
-        lines.append(_OFFLINE)
-    return lines or ["Everything is installed."]
+        lines.append(tr(_OFFLINE))
+    return lines or [tr("Everything is installed.")]

@@ -7,7 +7,7 @@ import bpy
 
 from . import jobs, money, pump
 from .panels import TrellisPanel
-from .text import tr, wrapped
+from .text import CONTEXT, said, tr, wrapped
 
 if TYPE_CHECKING:
     from .jobs import JobView
@@ -55,7 +55,7 @@ def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
     if view.error:
         _draw_error(layout, context, view)
     if view.resumable:
-        again = layout.operator("trellis.resume_job", text="Resume", icon="PLAY")
+        again = layout.operator("trellis.resume_job", text="Resume", text_ctxt=CONTEXT, icon="PLAY")
         again.job_id = view.id
     if view.uncertain:
         _draw_choices(layout, view)
@@ -86,7 +86,7 @@ def _draw_log(layout: Any, header: Any, view: "JobView") -> None:
     told = row.row()
     told.active = False
     last = "" if view.expanded else view.message
-    told.label(text=last or tr("Log"), translate=False)
+    told.label(text=said(last) or tr("Log"), translate=False)
     if not view.expanded:
         return
     row.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
@@ -94,7 +94,8 @@ def _draw_log(layout: Any, header: Any, view: "JobView") -> None:
     column.scale_y = 0.8
     column.active = False
     for line in [*view.log][-_LINES:]:
-        column.label(text=line, translate=False)
+        when, _, words = line.partition(" ")
+        column.label(text=f"{when} {said(words)}", translate=False)
 
 
 def _draw_choices(layout: Any, view: "JobView") -> None:
@@ -109,14 +110,15 @@ def _draw_choices(layout: Any, view: "JobView") -> None:
 def _draw_error(layout: Any, context: Any, view: "JobView") -> None:
     column = layout.column(align=True)
     column.scale_y = 0.8
-    first, *rest = wrapped(context, view.error, icon=True)
+    first, *rest = wrapped(context, said(view.error), icon=True)
     column.label(text=first, icon="ERROR", translate=False)
     for line in rest:
         column.label(text=line, icon="BLANK1", translate=False)
     if view.request_id:
         request = column.row()
         request.active = False
-        request.label(text=f"Request {view.request_id}", icon="BLANK1", translate=False)
+        words = tr("Request {id}").format(id=view.request_id)
+        request.label(text=words, icon="BLANK1", translate=False)
 
 
 class TRELLIS_PT_results(TrellisPanel, bpy.types.Panel):

@@ -44,12 +44,8 @@ def _secret(name: str, description: str):  # type: ignore[no-untyped-def]  # a d
     )
 
 
-def _address(name: str, default: str):  # type: ignore[no-untyped-def]
-    return StringProperty(
-        name=name,
-        description=f"Base URL, for a server of your own. Empty: {default}",
-        update=preferences_changed,
-    )
+def _address(name: str, description: str):  # type: ignore[no-untyped-def]
+    return StringProperty(name=name, description=description, update=preferences_changed)
 
 
 class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
@@ -59,11 +55,14 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
 
     fal_key: _secret("fal Key", "Key of your fal account, from fal.ai/dashboard/keys")
     runware_key: _secret("Runware Key", "Key of your Runware account, from my.runware.ai/keys")
-    fal_queue_url: _address("fal Queue", "fal's own")
-    fal_rest_url: _address("fal Storage", "fal's own")
-    fal_api_url: _address("fal Account", "fal's own")
-    runware_url: _address("Runware", "Runware's own")
-    sidecar_url: _address("Local Process", "started on this computer when needed")
+    fal_queue_url: _address("fal Queue", "Base URL, for a server of your own. Empty: fal's own")
+    fal_rest_url: _address("fal Storage", "Base URL, for a server of your own. Empty: fal's own")
+    fal_api_url: _address("fal Account", "Base URL, for a server of your own. Empty: fal's own")
+    runware_url: _address("Runware", "Base URL, for a server of your own. Empty: Runware's own")
+    sidecar_url: _address(
+        "Local Process",
+        "Base URL, for a server of your own. Empty: started on this computer when needed",
+    )
     sidecar_token: _secret("Local Process Token", "What the server at that address asks for")
     ask_above: FloatProperty(
         name="Ask Above (USD)",
@@ -122,7 +121,7 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
 def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None:
     """A key, a button that tries it, those that move it, and beneath it which one is used and what the service said."""
     from . import pump
-    from .text import tr, wrapped
+    from .text import said, tr, wrapped
 
     name = f"{service}_key"
     typed = getattr(preferences, name)
@@ -143,20 +142,23 @@ def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None
             used = tr("The key in the keychain is used")
     if used:
         layout.label(text=used, icon="INFO", translate=False)
-    said = pump.get().board.keys.get(service) or (held.trouble if held else "")
-    for line in wrapped(context, said):
+    words = pump.get().board.keys.get(service) or (held.trouble if held else "")
+    for line in wrapped(context, said(words)):
         layout.label(text=line)
 
 
 def _draw(layout: Any, preferences: Any, name: str, variable: str) -> Any:
     """One setting, and its row; the environment wins, so then it says that it does."""
+    from .text import tr
+
     overridden = bool(os.environ.get(variable))
     row = layout.row()
     setting = row.row()
     setting.active = not overridden
     setting.prop(preferences, name)
     if overridden:
-        layout.label(text=f"Set by the environment variable {variable}", icon="INFO")
+        words = tr("Set by the environment variable {name}").format(name=variable)
+        layout.label(text=words, icon="INFO", translate=False)
     return row
 
 

@@ -121,7 +121,8 @@ class TRELLIS_OT_apply_preset(bpy.types.Operator):
             f"{tr(props[name]['title'])}: {tr(str(value))}"
             for name, value in presets.values_of(given.preset, endpoint).items()
         ]
-        return "\n".join([f"{tr(presets.PRESETS[given.preset].help)}.", *sets])
+        help_ = tr("{sentence}.").format(sentence=tr(presets.PRESETS[given.preset].help))
+        return "\n".join([help_, *sets])
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

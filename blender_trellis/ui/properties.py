@@ -8,7 +8,7 @@ sent only when it was set. The seed is one for all endpoints.
 import random
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,10 +24,10 @@ from bpy.props import (
     StringProperty,
 )
 
-from ..endpoints.schema import Schema, carry_over, describe_range, schemas
+from ..endpoints.schema import Schema, carry_over, describe_range, schemas, with_unit
 from .callbacks import lock_seed, search_results, switch_endpoint
 from .pictures import on_the_web
-from .text import tr
+from .text import CONTEXT, tr
 
 MAX_INT = 2**31 - 1  # Blender's integers have 32 bits
 # Newer Blenders want to be told that a path may begin with "//"
@@ -61,28 +61,47 @@ def _number(text: str) -> int:
     return zlib.crc32(text.encode()) & MAX_INT
 
 
+def _description(prop: Schema, say: Callable[[str], str] = str) -> str:
+    """What a parameter does, and what it may be; `say` translates the parts."""
+    wanted = describe_range(prop, say)
+    does = say("{sentence}.").format(sentence=say(prop["description"]))
+    return f"{does}\n{wanted[0].upper()}{wanted[1:]}"
+
+
+def _choices(prop: Schema, say: Callable[[str], str] = str) -> dict[Any, str]:
+    """What a parameter may be, each in words."""
+    unit = say(prop["unit"]) if prop.get("unit") else ""
+    choices = prop.get("enum") or ([prop["const"]] if "const" in prop else ())
+    return {choice: with_unit(str(choice), unit, say) for choice in choices}
+
+
+def tooltips(say: Callable[[str], str]) -> dict[str, str]:
+    """What Blender shows of the parameters beside their titles, from English to what `say` makes of the parts."""
+    made: dict[str, str] = {}
+    for endpoint in schemas():
+        for _, prop in parameters_of(endpoint):
+            made[_description(prop)] = _description(prop, say)
+            made |= zip(_choices(prop).values(), _choices(prop, say).values(), strict=True)
+    return made
+
+
 def _items(prop: Schema) -> list[tuple[str, str, str, int]]:
-    choices = prop.get("enum") or [prop["const"]]
-    unit = f" {prop['unit']}" if prop.get("unit") else ""
     unset = [(UNSET, "Automatic", "Not set: what follows from the other settings", 0)]
     return unset * (prop["default"] is None) + [
         (
             str(choice),
             str(choice) if isinstance(choice, int) else _SPELT.get(choice, choice.capitalize()),
-            f"{choice}{unit}",
+            words,
             choice if isinstance(choice, int) else _number(choice),
         )
-        for choice in choices
+        for choice, words in _choices(prop).items()
     ]
 
 
 def _property(prop: Schema) -> Any:
     """The Blender property of one parameter."""
-    wanted = describe_range(prop)
-    about: dict[str, Any] = {
-        "name": prop["title"],
-        "description": f"{prop['description']}.\n{wanted[0].upper()}{wanted[1:]}",
-    }
+    about: dict[str, Any] = {"name": prop["title"], "description": _description(prop)}
+    about["translation_context"] = CONTEXT
     default = prop["default"]
     if "enum" in prop or "const" in prop:
         return EnumProperty(items=_items(prop), default=str(default or UNSET), **about)

@@ -4,15 +4,34 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import blf
 import bpy
 
+# Where our words are looked up first: Blender's own of the same spelling may mean something else ("Log": a logarithm)
+CONTEXT = "Trellis"
+_CJK = r"\u3040-\u30ff\u3400-\u9fff"
+_NOT_FIRST = "、。，．：；？！）」』…％ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々"
+# What stays on one line: a word, or one Chinese or Japanese character, with the space before it and the marks around it
+_UNIT = re.compile(
+    rf"\s*[（「『]*(?:[{_CJK}]|[^\s{_CJK}{_NOT_FIRST}]+|[{_NOT_FIRST}])[{_NOT_FIRST}]*"
+)
+
 
 def tr(text: str) -> str:
     """`text` in the language of Blender's interface: for sentences with values, which Blender cannot look up."""
-    translated: str = bpy.app.translations.pgettext_iface(text)
+    translated: str = bpy.app.translations.pgettext_iface(text, CONTEXT)
     return translated
+
+
+def said(sentence: str) -> str:
+    """What a room below the interface said, in the interface's language: an error, how far something is."""
+    if not bpy.context.preferences.view.use_translate_interface:
+        return sentence
+    from . import translations
+
+    return translations.said(bpy.app.translations.locale, sentence)
 
 
 def wrapped(
@@ -35,11 +54,11 @@ def _lines(text: str, width: int, points: float) -> tuple[str, ...]:
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}" if line else word
+        for unit in _UNIT.findall(" ".join(paragraph.split())):
+            longer = line + unit
             if line and blf.dimensions(0, longer)[0] > width:
                 lines.append(line)
-                line = word
+                line = unit.lstrip()
             else:
                 line = longer
         lines.append(line)

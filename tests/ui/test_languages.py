@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Other languages: nothing that people read is left out, and what rooms below the interface say is found in their sentences.
+
+Blender as a Python module is built without languages: that Blender shows the words is seen in `tests/window/languages.py`.
+"""
+
+import ast
+import string
+
+import bpy
+import pytest
+
+import words
+from blender_trellis.endpoints.schema import unknown_endpoint
+from blender_trellis.errors import TrellisError
+from blender_trellis.generation.job import Event, State
+from blender_trellis.ui import properties, text, translations
+
+LANGUAGES = pytest.mark.parametrize("language", translations.LANGUAGES)
+
+
+@LANGUAGES
+def test_all_words_of_the_interface_are_translated_and_no_others(language):
+    known = translations.words(language)
+    assert words.interface() - known.keys() == set()
+    assert known.keys() - words.interface() == set()
+
+
+@LANGUAGES
+def test_all_sentences_of_the_other_rooms_are_translated_and_no_others(language):
+    whole, every = words.sentences()
+    known = translations.words(language, ".errors")
+    assert whole - known.keys() - translations.words(language).keys() == set()
+    assert known.keys() - every == set()
+
+
+@LANGUAGES
+@pytest.mark.parametrize("kind", ["", ".errors"])
+def test_a_translation_has_the_values_that_the_english_has(language, kind):
+    known = translations.words(language, kind)
+    assert known
+    for english, translated in known.items():
+        assert translated.strip(), english
+        assert words.places(english) == words.places(translated), english
+        translated.format(**dict.fromkeys(words.places(english), "x"))  # else a brace is wrong
+
+
+@LANGUAGES
+def test_words_of_several_scripts_are_not_mixed_up(language):
+    """A line pasted into the other language's file: Chinese has no kana."""
+    kana = list(map(chr, range(0x3041, 0x30FB)))
+    for kind in ("", ".errors"):
+        told = "".join(translations.words(language, kind).values())
+        assert any(each in told for each in kana) == (language == "ja_JP")
+
+
+def test_nothing_is_reported_or_put_together_without_being_translated():
+    """Blender translates literals of labels, but neither reports nor reasons why something is grey; and no f-string."""
+    wrong = []
+    for path in sorted((words.PACKAGE / "ui").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            told = {"report": node.args[1:], "poll_message_set": node.args}.get(node.func.attr, [])
+            shown = [
+                each.value for each in node.keywords if each.arg in ("text", "title", "message")
+            ]
+            wrong += [
+                f"{path.name}:{node.lineno}" for each in told if isinstance(each, ast.Constant)
+            ]
+            wrong += [
+                f"{path.name}:{node.lineno}"
+                for each in (*told, *shown)
+                if _mixes_words_and_values(each)
+            ]
+    assert wrong == []
+
+
+def _mixes_words_and_values(node):
+    if not isinstance(node, ast.JoinedStr):
+        return False
+    fixed = "".join(str(each.value) for each in node.values if isinstance(each, ast.Constant))
+    return any(each in string.ascii_letters for each in fixed)
+
+
+@LANGUAGES
+def test_blender_is_told_the_tooltips_of_all_parameters_as_they_are_put_together(language):
+    told = translations.catalogue(language)
+    for endpoint, group in properties.GROUPS.items():
+        bpy.utils.register_class(group)
+        try:
+            for _, prop in properties.parameters_of(endpoint):
+                rna = group.bl_rna.properties[prop["name"]]
+                shown = told["*", rna.description]
+                assert shown != rna.description and not shown.partition("\n")[0].isascii(), shown
+                assert ("*", rna.name) in told and (rna.translation_context, rna.name) in told
+                if isinstance(rna, bpy.types.EnumProperty):
+                    for item in rna.enum_items:
+                        number = item.name.partition("_")[0].isdigit()
+                        assert (
+                            number
+                            or item.name in ("GLB", "PNG", "WebP")
+                            or ("*", item.name) in told
+                        )
+        finally:
+            bpy.utils.unregister_class(group)
+
+
+def test_an_error_is_said_with_its_values():
+    said = translations.said
+    assert (
+        said("ja_JP", "There is no image C:/a {b}.png. Check the path.")
+        == "画像 C:/a {b}.png がありません。パスを確認してください。"
+    )
+    assert (
+        said("zh_HANS", "There is no image /家/a.png. Check the path.")
+        == "没有图像 /家/a.png。请检查路径。"
+    )
+
+
+def test_a_value_that_is_a_sentence_itself_is_said_too():
+    error = TrellisError("The service delivered a broken GLB: it holds no mesh. Generate again.")
+    assert (
+        translations.said("ja_JP", str(error))
+        == "サービスの GLB が壊れています：メッシュがありません。もう一度生成してください。"
+    )
+    error.request_id = "7f-1"
+    assert translations.said("ja_JP", str(error)).endswith("（リクエスト 7f-1）")
+
+
+def test_a_wrong_endpoint_is_said_with_the_one_that_was_meant():
+    told = translations.said("zh_HANS", unknown_endpoint("local/daft").message)
+    assert "local/draft" in told and told.isascii() is False and "Did you" not in told
+
+
+def test_what_nobody_knows_is_said_in_english_and_the_rest_is_not():
+    assert translations.said("ja_JP", "Ninety-nine balloons.") == "Ninety-nine balloons."
+    assert translations.said("ja_JP", "") == ""
+    told = translations.said("ja_JP", "Ninety-nine balloons. Generate again.")
+    assert told == "Ninety-nine balloons. もう一度生成してください。"
+    assert translations.said("de_DE", "Generate again.") == "Generate again."
+
+
+def test_a_list_of_states_is_said():
+    told = translations.said("ja_JP", "512: ready, all resolutions: 7.3 GB missing")
+    assert told == "512: 完了, すべての解像度: 7.3 GB 不足"
+
+
+def test_how_long_it_will_take_is_said():
+    left = Event("id", State.RUNNING, eta=3720.0).left
+    assert translations.said("zh_HANS", left) == "剩余 1 小时 2 分钟"
+
+
+def test_lines_break_between_characters_and_not_before_a_mark():
+    told = "画像がありません。パスを確認してください。" * 3
+    lines = text._lines(told, 120, 11.0)
+    assert len(lines) > 3 and "".join(lines) == told
+    assert not any(line[0] in text._NOT_FIRST for line in lines)
+    english = text._lines("one two  three\nfour", 10_000, 11.0)
+    assert english == ("one two three", "four")
+
+
+def test_nothing_is_left_with_blender_after_disabling(extension):
+    assert translations._told
+    translations.unregister()
+    assert not translations._told
+    translations.unregister()  # nothing to be done
+    translations.follow()
+    assert translations._told == [bpy.app.translations.locale]
