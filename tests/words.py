@@ -22,13 +22,10 @@ _NAMES = {
     "By which a result finds the scene that asked for it",  # three that describe hidden properties
     "The preset that was applied last",
     "What it made of the parameters",
-    "Callable[[Runner], Any]",
+    "Operator",  # a context of translations
     "Clipboard",  # three names of pictures, and so of models
     "Render",
     "Viewport",
-    "Config",
-    "JobView",
-    "Operator",
     "Python",
     "Runware",
     "Trellis",
@@ -36,7 +33,6 @@ _NAMES = {
     "TRELLIS.2 · Runware",
     "TRELLIS.2 · fal",
     "WebP",
-    "Wish",
     "fal",
 }
 # Sentences below the interface that only logs, files and other programs read
@@ -133,6 +129,9 @@ def _texts(path: Path) -> Iterator[tuple[str, bool]]:
             skipped.add(id(node.value))
         if isinstance(node, ast.JoinedStr):
             skipped |= {id(part) for part in node.values}
+        types = [getattr(node, each, None) for each in ("returns", "annotation")]
+        if isinstance(node, (ast.FunctionDef, ast.arg)):
+            skipped |= {id(part) for each in types if each for part in ast.walk(each)}
         if isinstance(node, ast.Call) and _logs(node.func):
             skipped |= {id(part) for part in ast.walk(node)}
     for node in ast.walk(tree):
