@@ -3,7 +3,7 @@
 width is always the same.
 
 panel.png        several views, Draft, parameters, a job at work
-panel-fal.png    fal: its price, and a stage's parameters
+panel-fal.png    fal: its price, a stage's parameters, a job at work
 results.png      models that were made
 window.png       the whole window: a model, and the picture that it was made of
 preferences.png  the extension's preferences
@@ -27,26 +27,19 @@ def of_the_panel() -> d.Step:
     yield from t.put_images(*t.VIEWS)
     t.settings().local_draft.texture_size = "4096"
     t.settings().seed, t.settings().seed_locked = 1234567, True
-    for stage in ("Texture", "Mesh"):
+    stages = ("Texture", "Mesh")
+    for stage in stages:
         yield from d.click_text(stage)
     yield from t.press_generate()
     yield from d.until(lambda: (t.newest().fraction or 0) > 0.12, "progress")
     _cut("panel")
     yield from t.arrived(1)
-
-
-def of_fal() -> d.Step:
-    t.stand_ins(t.small_glb())
-    yield from t.put_images(t.ROBOT)
-    yield from t.choose("fal-ai/trellis-2")
-    yield from d.click_text("Structure")
-    yield 1.0
-    _cut("panel-fal")
-    yield from d.click_text("Structure")
+    for stage in stages:
+        yield from d.click_text(stage)
 
 
 def of_the_results() -> d.Step:
-    yield from t.choose("local/draft")
+    yield from t.put_images(t.ROBOT)
     yield from t.press_generate()
     yield from t.arrived(2)
     yield 3.0
@@ -54,8 +47,10 @@ def of_the_results() -> d.Step:
 
 
 def of_the_window() -> d.Step:
-    truck = next(model for model in t.models() if model.name.startswith("truck"))
-    bpy.data.objects.remove(truck)
+    newest = bpy.context.view_layer.objects.active
+    for other in t.models():  # they stand in one place
+        if other != newest:
+            bpy.data.objects.remove(other)
     space = d.area().spaces.active
     space.overlay.show_overlays, space.shading.color_type = True, "TEXTURE"
     with d.override("WINDOW"):
@@ -63,6 +58,20 @@ def of_the_window() -> d.Step:
     yield from d.hover_viewport()  # away from buttons and their tooltips
     yield 3.0
     d.shot("window")
+
+
+def of_fal() -> d.Step:
+    d.area().spaces.active.overlay.show_overlays = False
+    fal, _ = t.stand_ins(t.small_glb())
+    fal.script.queued, fal.script.running = 1, 6
+    fal.script.logs = ["Sampling sparse structure", "Sampling shape", "Sampling texture"]
+    yield from t.choose("fal-ai/trellis-2")
+    yield from d.click_text("Structure")
+    yield from t.press_generate()
+    yield from d.until(lambda: t.newest().message.startswith("Sampling"), "a line of the log")
+    yield 1.0
+    _cut("panel-fal")
+    yield from t.arrived(2)
 
 
 def of_the_preferences() -> d.Step:
@@ -88,4 +97,4 @@ def _cut(name: str) -> None:
     subprocess.run(["convert", path, "-crop", f"x{high}+0+0", "+repage", path], check=True)
 
 
-LIVES = [[of_the_panel, of_fal, of_the_results, of_the_window], [of_the_preferences]]
+LIVES = [[of_the_panel, of_the_results, of_the_window, of_fal], [of_the_preferences]]
