@@ -72,10 +72,11 @@ class Pump:
 
     def _open(self, config: Any) -> None:
         """In the clerk's thread: imports what the runner needs, starts it and reads the journal."""
-        from .. import api  # noqa: F401  used later; its import takes too long for the main thread
+        # Of these some are used later, on the main thread, for which their import takes too long
+        from .. import api  # noqa: F401
         from ..generation.job import State
         from ..generation.runner import Runner
-        from ..scene import append, worker  # noqa: F401
+        from ..scene import append, assets, recipe, retexture, worker  # noqa: F401
 
         runner = Runner(config)
         at_work = [job for job in runner.resume() if job.state is not State.READY]
