@@ -131,10 +131,12 @@ class Ticks:
         self.plain: list[float] = []
         self.late: list[str] = []
         self.appending: list[float] = []
+        self.undo: list[float] = []  # the part of each append that the undo step takes
         self._appended = 0.0
         arrivals = module("ui.arrivals")
         pump = module("ui.pump").Pump
-        arrivals.place = self._timed(arrivals.place)
+        arrivals.push_undo = self._timed(arrivals.push_undo, self.undo)
+        arrivals.place = self._timed(arrivals.place, self.appending)
         step = pump.step
 
         def timed(this: Any) -> None:
@@ -146,19 +148,18 @@ class Ticks:
                 worked = (time.thread_time() - worked) * 1000
                 imported = ", ".join(sorted({*sys.modules} - known)[:5]) or "nothing"
                 self.late.append(f"{took:.0f} ms, {worked:.0f} of work, {imported} imported")
-            if self._appended:
-                self.appending.append(self._appended)
             self.plain.append(took - self._appended)
 
         pump.step = timed
 
-    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, work: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
             try:
                 return work(*arguments, **named)
             finally:
                 self._appended = (time.perf_counter() - start) * 1000
+                times.append(self._appended)
 
         return timed
 
