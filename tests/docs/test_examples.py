@@ -1,44 +1,43 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every example of README.md and docs/scripting.md runs, in a process of its own, as a reader would run it."""
+"""Every example of README.md and docs/scripting.md runs as a reader would run it: in a process of its own, or in a Blender that
+has the extension."""
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import bpy
 import pytest
 
+import blender_trellis
 from harness import REPOSITORY, run_trellis
 
 PICTURES = REPOSITORY / "docs" / "images"
-# What the extension does when Blender enables it; a script without its name in it needs that
-IN_BLENDER = (
-    "import blender_trellis; blender_trellis.register()\n{code}\nblender_trellis.unregister()\n"
-)
 
 
 class Example(NamedTuple):
     """A fenced block, and what the page says that it prints; None where it says nothing."""
 
-    language: str
     code: str
     prints: str | None
 
 
-def examples(page: str, language: str) -> list[object]:
+def examples(page: str, language: str) -> list[Any]:
     """The blocks of a page in that language, each as a parameter that is called after its place."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     blocks = [*re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
     following = [*blocks[1:], None]
     return [
         pytest.param(
-            Example(block[1], block[2], after[2] if after and after[1] == "text" else None),
+            Example(block[2], after[2] if after and after[1] == "text" else None),
             id=f"{Path(page).stem}-{text[: block.start()].count(chr(10)) + 1}",
         )
         for block, after in zip(blocks, following, strict=True)
@@ -73,21 +72,23 @@ def _assert_written(code: str, folder: Path) -> None:
         assert (folder / name).stat().st_size > 500, name
 
 
-@pytest.mark.parametrize(
-    "example", examples("README.md", "python") + examples("docs/scripting.md", "python")
-)
+SCRIPTS = examples("README.md", "python") + examples("docs/scripting.md", "python")
+OF_THE_API = [script for script in SCRIPTS if "blender_trellis" in script.values[0].code]
+IN_BLENDER = [script for script in SCRIPTS if script not in OF_THE_API]
+
+
+@pytest.mark.parametrize("example", OF_THE_API)
 def test_a_script_does_what_the_page_says(example: Example, folder: Path) -> None:
-    code = (
-        example.code if "blender_trellis" in example.code else IN_BLENDER.format(code=example.code)
-    )
     script = folder / "script.py"
-    script.write_text(code, encoding="utf-8")
+    script.write_text(example.code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script],
         capture_output=True,
         encoding="utf-8",
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8"},
+        # By PWD Blender 4.2 knows the folder that it works in, as a shell says it
+        env=os.environ
+        | {"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8", "PWD": str(folder)},
         timeout=300,
         check=False,
     )
@@ -98,6 +99,25 @@ def test_a_script_does_what_the_page_says(example: Example, folder: Path) -> Non
         assert example.prints in done.stdout, done.stdout
     elif "print(" in example.code:
         assert done.stdout
+
+
+@pytest.mark.parametrize("example", IN_BLENDER)
+def test_a_script_in_blender_does_what_the_page_says(
+    example: Example,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = folder / "script.py"
+    script.write_text(example.code, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    blender_trellis.register()
+    try:
+        runpy.run_path(str(script))
+    finally:
+        blender_trellis.unregister()
+    assert example.prints and example.prints in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
