@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what the scene says to an order: what is missing for one, in words, and the order itself."""
+"""From what the scene says to an order: what is missing for one, in English as errors are, and the order itself."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def missing(scene: bpy.types.Scene) -> str:
     if not count:
         return "Add an image"
     if count > most:
-        words = tr("Remove {count} of the images: this takes {most}")
-        return words.format(count=count - most, most=most)
+        return f"Remove {count - most} of the images: this takes {most}"
     endpoint: str = settings.endpoint
     return no_mesh(endpoint) or unreachable(endpoint) or _none_of(settings, endpoint)
 
@@ -67,7 +66,7 @@ def _none_of(settings: Any, endpoint: str) -> str:
     if not needed or needed.keys() & properties.chosen(settings, endpoint).keys():
         return ""
     names = (f"{tr(prop['stage'].capitalize())} · {tr(prop['title'])}" for prop in needed.values())
-    return tr("Set one of these: {names}").format(names=", ".join(names))
+    return f"Set one of these: {', '.join(names)}"
 
 
 def no_mesh(endpoint: str) -> str:
@@ -112,8 +111,7 @@ def unreachable(endpoint: str) -> str:
         # Until the keychain has answered there may be a key
         if held and not held.key:
             name = preferences.SERVICES.get(service, service)
-            words = tr("Set the key for {service} in the preferences").format(service=name)
-            return held.trouble or words
+            return held.trouble or f"Set the key for {name} in the preferences"
     # Of another computer only its own answer tells
     if not base and pump.get().lacks_engine(endpoint):
         return NOT_INSTALLED

@@ -141,6 +141,15 @@ def test_what_nobody_knows_is_said_in_english_and_the_rest_is_not():
     assert translations.said("de_DE", "Generate again.") == "Generate again."
 
 
+def test_what_is_missing_is_said_as_it_is_and_as_an_error():
+    missing = "Set the key for fal in the preferences"
+    assert translations.said("ja_JP", missing) == "プリファレンスで fal のキーを設定してください"
+    assert (
+        translations.said("ja_JP", f"{missing}.")
+        == "プリファレンスで fal のキーを設定してください。"
+    )
+
+
 def test_a_list_of_states_is_said():
     told = translations.said("ja_JP", "512: ready, all resolutions: 7.3 GB missing")
     assert told == "512: 完了, すべての解像度: 7.3 GB 不足"

@@ -25,7 +25,16 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-TESTS = ("first_model", "images_in", "restart", "remote", "scene", "leftovers", "sizes")
+TESTS = (
+    "first_model",
+    "images_in",
+    "restart",
+    "remote",
+    "scene",
+    "leftovers",
+    "sizes",
+    "languages",
+)
 BENCH, PICTURES = "bench", "pictures"
 SIZE = (1600, 1000)
 AGAIN = 75  # as in driver.py

@@ -104,8 +104,6 @@ def said(language: str, text: str) -> str:
     for known in (text, text.strip()):
         if known in exact:
             return text.replace(known, exact[known])
-    if text.endswith(".") and text[:-1] in exact:  # a reason, said as an error
-        return exact["{sentence}."].format(sentence=exact[text[:-1]])
     if listed := _list(language, text):
         return listed
     for sentence in sentences:
@@ -113,6 +111,11 @@ def said(language: str, text: str) -> str:
         if values is not None:
             values = {name: said(language, value) for name, value in values.items()}
             return sentence.translation.format(**values)
+    reason = text.removesuffix(".")
+    if (
+        reason != text and (why := said(language, reason)) != reason
+    ):  # what is missing, said as an error
+        return exact["{sentence}."].format(sentence=why)
     return _one_by_one(language, text)
 
 
