@@ -235,6 +235,7 @@ def apart() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         env["BLENDER_USER_RESOURCES"] = str(Path(scratch, "blender"))
         env["TRELLIS_HOME"] = str(Path(scratch, "trellis"))
+        env["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
         yield env
 
 

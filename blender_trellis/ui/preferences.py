@@ -133,15 +133,16 @@ def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None
     setting.prop(preferences, name)
     row.operator("trellis.check_key", text="Check").service = service
     used = tr("{variable} of the environment is used").format(variable=KEYS[name]) if given else ""
-    if held and held.name:
-        if typed:
-            row.operator("trellis.keep_key", text="Keep in Keychain").service = service
-            used = tr("The key in the preferences is used")
-        if held.key:
-            row.operator("trellis.remove_key", text="Remove from Keychain").service = service
-            used = tr("The key in the keychain is used")
+    if held and held.name and typed:
+        row.operator("trellis.keep_key", text="Keep in Keychain").service = service
+        used = tr("The key in the preferences is used")
+    if held and held.key:
+        used = tr("The key in the keychain is used")
     if used:
-        layout.label(text=used, icon="INFO", translate=False)
+        beneath = layout.row()
+        beneath.label(text=used, icon="INFO", translate=False)
+        if held and held.key:
+            beneath.operator("trellis.remove_key", text="Remove from Keychain").service = service
     words = pump.get().board.keys.get(service) or (held.trouble if held else "")
     for line in wrapped(context, said(words)):
         layout.label(text=line)

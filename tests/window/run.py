@@ -148,7 +148,7 @@ def display(visible: bool) -> Iterator[dict[str, str]]:
 
 
 def environment(folder: Path, shown: dict[str, str]) -> dict[str, str]:
-    """Nothing of the user's own: neither settings and keys, nor the home folder."""
+    """Nothing of the user's own: neither settings and keys, nor the home folder and the keychain."""
     theirs = ("FAL_", "RUNWARE_", "TRELLIS_", "BLENDER_", "XDG_", "WAYLAND_", "PYTHON")
     env = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     (folder / "run").mkdir(mode=0o700)
@@ -156,6 +156,7 @@ def environment(folder: Path, shown: dict[str, str]) -> dict[str, str]:
         env
         | {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder / "run"), "LANG": "C.UTF-8"}
         | {"WINDOW_XLIB": python_with_xlib()}
+        | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
         | shown
     )
 
