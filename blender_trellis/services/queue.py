@@ -326,7 +326,7 @@ class QueueService:
 def _message(answer: dict[str, Any], state: str) -> str:
     if state == "IN_QUEUE":
         ahead = answer.get("queue_position")
-        return "Waiting in the queue" + (f", {ahead} ahead" if ahead else "")
+        return f"Waiting in the queue, {ahead} ahead" if ahead else "Waiting in the queue"
     if state not in _STATES:  # a word that this client does not know is no end
         return f"State {state}"
     logs = answer.get("logs")

@@ -155,6 +155,15 @@ def test_a_list_of_states_is_said():
     assert told == "512: 完了, すべての解像度: 7.3 GB 不足"
 
 
+@LANGUAGES
+def test_all_that_a_job_tells_on_its_way_is_said(extension, until, asked, language):
+    view = extension.board.views[asked]
+    until(lambda: not view.at_work)
+    told = [line.partition(" ")[2] for line in view.log]
+    assert len(told) > 5 and not view.error
+    assert [line for line in told if translations.said(language, line).isascii()] == []
+
+
 def test_how_long_it_will_take_is_said():
     left = Event("id", State.RUNNING, eta=3720.0).left
     assert translations.said("zh_HANS", left) == "剩余 1 小时 2 分钟"

@@ -31,6 +31,8 @@ def a_language_is_taken_up_while_blender_runs() -> d.Step:
     yield from t.open_tab(WIDTH)
     yield from t.put_images(t.ROBOT)
     yield from t.choose("fal-ai/trellis-2")
+    for section in ("In the Scene", "Mesh", "Structure"):  # open from now on, in all languages
+        yield from d.click_text(section, after=1.5)
     for language, generate, about in (
         ("ja_JP", "生成", "約 $0.30"),
         ("zh_HANS", "生成", "约 $0.30"),
@@ -80,13 +82,32 @@ def an_error_is_said_in_the_language() -> d.Step:
     d.shot("4-done")
 
 
+def the_preferences_and_a_tooltip_are_seen() -> d.Step:
+    yield from _choose("ja_JP")
+    sidebar = d.box(d.region())
+    yield from d.move(sidebar.right - 50, sidebar.top - 45)  # the first of the icons
+    yield 3.0
+    d.shot("5-tooltip")
+    bpy.ops.screen.userpref_show()
+    yield 1.5
+    window = bpy.context.window_manager.windows[-1]
+    with bpy.context.temp_override(window=window, area=window.screen.areas[0]):
+        bpy.context.preferences.active_section = "ADDONS"
+        bpy.ops.preferences.addon_show(module=t.ROOT)
+    yield 3.0
+    d.shot("6-preferences", d.box(window), of=window)
+    with bpy.context.temp_override(window=window):
+        bpy.ops.wm.window_close()
+    yield 1.0
+
+
 def in_english_nothing_of_it_stays() -> d.Step:
     yield from _choose("en_US")
     assert (
         bpy.app.translations.pgettext_iface("Generate 3D Model", "Operator") == "Generate 3D Model"
     )
     yield from d.find("Generate")
-    d.shot_sidebar("5-english")
+    d.shot_sidebar("7-english")
 
 
 LIVES = [
@@ -94,6 +115,7 @@ LIVES = [
     [
         a_language_is_taken_up_while_blender_runs,
         an_error_is_said_in_the_language,
+        the_preferences_and_a_tooltip_are_seen,
         in_english_nothing_of_it_stays,
     ],
 ]
