@@ -13,10 +13,9 @@ from typing import Any
 from blender_trellis.endpoints.presets import PRESETS
 
 PACKAGE = Path(__file__).parents[1] / "blender_trellis"
-# Nothing of these is ever shown in Blender, or it is part of the schema, which is read as such
-_ELSEWHERE = re.compile(
-    r"cli|__main__|doctor|endpoints/(generate|fal|local|runware|trellis2|prices)\.py"
-)
+# Nothing of these is ever shown in Blender
+_ELSEWHERE = re.compile(r"cli|__main__|doctor|endpoints/(generate|prices)\.py")
+_IN_THE_SCHEMA = re.compile(r"endpoints/(fal|local|runware|trellis2)\.py")  # but for their errors
 # What reads like words and is none, or is the same in every language
 _NAMES = {
     "By which a result finds the scene that asked for it",  # three that describe hidden properties
@@ -60,9 +59,12 @@ def sentences() -> tuple[set[str], set[str]]:
     whole: set[str] = set()
     every: set[str] = set()
     for path in _modules(""):
-        inside = path.is_relative_to(PACKAGE / "ui")
+        name = path.relative_to(PACKAGE).as_posix()
+        inside = name.startswith("ui/")
         for text, valued in _texts(path):
             every.add(text)
+            if _IN_THE_SCHEMA.match(name) and not (valued and text.endswith(".")):
+                continue
             if _is_sentence(text) and (valued or not inside) and not _UNSEEN.search(text):
                 whole.add(text)
     return whole, every

@@ -151,9 +151,10 @@ class Endpoint(BaseModel):
         Raises:
             EndpointError: a mesh is missing, or is none of this endpoint's inputs.
         """
-        if bool(mesh) != bool(self.mesh_key):
-            wants = "needs a mesh: give one" if self.mesh_key else "takes no mesh: leave it out"
-            raise EndpointError(f"{self.id} {wants}.")
+        if self.mesh_key and not mesh:
+            raise EndpointError(f"{self.id} needs a mesh: give one.")
+        if mesh and not self.mesh_key:
+            raise EndpointError(f"{self.id} takes no mesh: leave it out.")
         inputs: dict[str, Any] = {
             self.image_key: images[0] if self.max_images == 1 else list(images)
         }

@@ -133,6 +133,43 @@ def test_a_wrong_endpoint_is_said_with_the_one_that_was_meant():
     assert "local/draft" in told and told.isascii() is False and "Did you" not in told
 
 
+@pytest.mark.parametrize(
+    ("english", "japanese"),
+    [
+        (
+            "fal refuses the request: Locked. Why: Balance. Nothing was charged. Change the request.",
+            "fal がリクエストを拒否しました：Locked。Why: Balance. 課金されていません。 リクエストを変更してください。",
+        ),
+        (
+            "It was charged all the same, about $0.25. Change image_url.",
+            "それでも課金されました（約 $0.25）。 image_url を変更してください。",
+        ),
+        (
+            "Cancelled. If fal had begun already, it may finish the job and charge it.",
+            "キャンセルしました。 fal がすでに始めていた場合、ジョブを終えて課金することがあります。",
+        ),
+        (
+            "Runware cannot be reached (Name or service not known); nothing was sent or charged. Check the connection.",
+            "Runware に接続できません（Name or service not known）。何も送信されず、課金もされていません。"
+            "接続を確認してください。",
+        ),
+        (
+            "fal answered 500: cannot read … there.",
+            "fal の応答 500：cannot read … there。",
+        ),
+    ],
+)
+def test_several_sentences_and_a_services_own_words_are_told_apart(english, japanese):
+    assert translations.said("ja_JP", english) == japanese
+
+
+@LANGUAGES
+def test_places_that_are_taken_as_one_are_so_in_both_languages(language):
+    for pair in translations.words(language, ".errors").items():
+        sentence = translations._Sentence(*pair)
+        assert set(sentence.parts[1::2]) == {*words.places(sentence.translation)}, pair
+
+
 def test_what_nobody_knows_is_said_in_english_and_the_rest_is_not():
     assert translations.said("ja_JP", "Ninety-nine balloons.") == "Ninety-nine balloons."
     assert translations.said("ja_JP", "") == ""

@@ -23,7 +23,9 @@ from .. import properties
 from ..text import CONTEXT
 
 LANGUAGES = ("ja_JP", "zh_HANS")
-_END = re.compile(r"[.?…]\s+(?=\S)|\n(?=.)")
+_END = re.compile(r"[.?…]\s+(?=[^\sa-z]|fal )|\n(?=.)")  # of a sentence, before another one
+_SIDE_BY_SIDE = re.compile(r"(\{\w+\})(?: \{\w+\})+")
+_INSIDE = 8  # characters that a sentence must have of its own to be found inside another one
 # Blender asks in these for labels of operators, and for all else
 _CONTEXTS = (CONTEXT, "Operator", bpy.app.translations.contexts.default)
 
@@ -66,57 +68,70 @@ def unregister() -> None:
 
 
 class _Sentence:
-    """A sentence with places for values."""
+    """A sentence with places for values. Places side by side in both languages are one, which may hold several sentences."""
 
     def __init__(self, text: str, translation: str) -> None:
+        for several, first in [(found[0], found[1]) for found in _SIDE_BY_SIDE.finditer(text)]:
+            if several in translation:
+                text, translation = (
+                    text.replace(several, first),
+                    translation.replace(several, first),
+                )
         self.translation = translation
-        self._parts = re.split(r"\{(\w+)\}", text)  # words and names by turns
-        self.fixed = sum(map(len, self._parts[::2]))
+        self.parts = re.split(r"\{(\w+)\}", text)  # words and names by turns
+        self.fixed = sum(map(len, self.parts[::2]))
 
     def match(self, text: str) -> dict[str, str] | None:
         """The values that `text` has in the places; None where it is another sentence."""
-        if not all(words in text for words in self._parts[::2]):  # much faster than what follows
+        if not all(words in text for words in self.parts[::2]):  # much faster than what follows
             return None
         places = [
             f"(?P<{part}>.*?)" if number % 2 else re.escape(part)
-            for number, part in enumerate(self._parts)
+            for number, part in enumerate(self.parts)
         ]
         found = re.fullmatch("".join(places), text, re.DOTALL)
-        return found and found.groupdict()
+        if found is None or (self.parts[-1] == "." and _END.search(found[self.parts[-2]])):
+            return None  # what seems to be its last value begins another sentence
+        return found.groupdict()
 
 
 @functools.lru_cache(maxsize=1)
 def _known(language: str) -> tuple[dict[str, str], list[_Sentence]]:
     """What is to be found word by word; and the sentences with places, those with the most words of their own first."""
-    exact = words(language) | words(language, ".errors")
-    sentences = [_Sentence(*pair) for pair in exact.items() if re.search(r"\{\w+\}", pair[0])]
-    sentences = [each for each in sentences if each.fixed > 3]  # else it fits anything
-    return exact, sorted(sentences, key=lambda each: each.fixed, reverse=True)
+    errors = {text.strip(): said.strip() for text, said in words(language, ".errors").items()}
+    sentences = [_Sentence(*pair) for pair in errors.items() if re.search(r"\{\w+\}", pair[0])]
+    return words(language) | errors, sorted(sentences, key=lambda each: each.fixed, reverse=True)
 
 
 @functools.lru_cache(maxsize=1024)
-def said(language: str, text: str) -> str:
+def said(language: str, text: str, least: int = 4) -> str:
     """An English sentence or several in `language`, with all values that are in them; English where they are not known.
 
-    A value may be such a sentence itself.
+    A value may be such a sentence itself. Sentences with fewer than `least` characters of their own, which fit almost anything,
+    are not considered.
     """
+    plain = text.strip()
+    if not plain:
+        return text
     exact, sentences = _known(language)
-    for known in (text, text.strip()):
-        if known in exact:
-            return text.replace(known, exact[known])
+    return text.replace(plain, exact.get(plain) or _composed(language, plain, least, sentences))
+
+
+def _composed(language: str, text: str, least: int, sentences: list[_Sentence]) -> str:
     if listed := _list(language, text):
         return listed
     for sentence in sentences:
+        if sentence.fixed < least:
+            break
         values = sentence.match(text)
         if values is not None:
-            values = {name: said(language, value) for name, value in values.items()}
+            values = {name: said(language, value, _INSIDE) for name, value in values.items()}
             return sentence.translation.format(**values)
+    several = _one_by_one(language, text)
     reason = text.removesuffix(".")
-    if (
-        reason != text and (why := said(language, reason)) != reason
-    ):  # what is missing, said as an error
-        return exact["{sentence}."].format(sentence=why)
-    return _one_by_one(language, text)
+    if several == text != reason and (why := said(language, reason, _INSIDE)) != reason:
+        return _known(language)[0]["{sentence}."].format(sentence=why)
+    return several
 
 
 def _list(language: str, text: str) -> str:
@@ -124,7 +139,7 @@ def _list(language: str, text: str) -> str:
     for separator in (", ", ": "):
         if separator in text and not text.endswith("."):
             parts = text.split(separator)
-            new = [said(language, part) for part in parts]
+            new = [said(language, part, _INSIDE) for part in parts]
             if all(a != b or not re.search("[A-Za-z]", a) for a, b in zip(parts, new, strict=True)):
                 return separator.join(new)
     return ""
