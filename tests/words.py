@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "blender_trellis"
 _ELSEWHERE = re.compile(r"cli|__main__|doctor|endpoints/(generate|prices)\.py")
 _IN_THE_SCHEMA = re.compile(r"endpoints/(fal|local|runware|trellis2)\.py")  # but for their errors
 # What reads like words and is none, or is the same in every language
-_NAMES = {
+NAMES = {
     "By which a result finds the scene that asked for it",  # three that describe hidden properties
     "The preset that was applied last",
     "What it made of the parameters",
@@ -47,7 +47,7 @@ def interface() -> set[str]:
         found |= {text for text, places in _texts(path) if not places and _reads_like_words(text)}
     for path in (*_modules("ui"), *_modules("endpoints")):
         found |= set(_said(path))
-    return (found | set(_of_the_schema())) - _NAMES
+    return (found | set(_of_the_schema())) - NAMES
 
 
 def sentences() -> tuple[set[str], set[str]]:
@@ -90,7 +90,10 @@ def _is_sentence(text: str) -> bool:
 
 
 def _reads_like_words(text: str) -> bool:
-    return bool(re.match(r"[A-Z][a-z ].*|[A-Z0-9].* [a-z(].*", text, re.S)) and "_" not in text
+    return (
+        bool(re.match(r"[A-Z][a-z ].*|[A-Z0-9].* [a-z(].*|fal [A-Z].*", text, re.S))
+        and "_" not in text
+    )
 
 
 def _said(path: Path) -> Iterator[str]:

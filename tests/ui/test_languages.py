@@ -5,6 +5,7 @@ Blender as a Python module is built without languages: that Blender shows the wo
 """
 
 import ast
+import re
 import string
 
 import bpy
@@ -81,6 +82,33 @@ def _mixes_words_and_values(node):
         return False
     fixed = "".join(str(each.value) for each in node.values if isinstance(each, ast.Constant))
     return any(each in string.ascii_letters for each in fixed)
+
+
+@LANGUAGES
+def test_blender_is_told_all_that_its_own_registry_has_of_ours(extension, language):
+    told = {text for _, text in translations.catalogue(language)} | words.NAMES
+    classes = [getattr(bpy.types, name) for name in dir(bpy.types) if name.startswith("TRELLIS_")]
+    operators = [getattr(bpy.ops.trellis, name).get_rna_type() for name in dir(bpy.ops.trellis)]
+    assert len(classes) > 20 and len(operators) > 30
+    missing = {text for rna in operators for text in (rna.name, rna.description)}
+    for cls in (*classes, *operators):
+        rna = getattr(cls, "bl_rna", cls)
+        base = {each.identifier for each in rna.base.properties} if rna.base else set()
+        base |= {"name"} if rna.identifier == "TRELLIS_OT_preset_add" else set()  # Blender's
+        missing |= {getattr(cls, "bl_label", ""), getattr(cls, "bl_description", "")}
+        for prop in rna.properties:
+            if prop.identifier in base or prop.is_hidden:
+                continue
+            missing |= {prop.name, prop.description}
+            for item in getattr(prop, "enum_items_static", ()):
+                missing |= {item.name, item.description}
+    english = {text for text in missing - told if any(map(str.isalpha, text))}
+    assert {text for text in english if not _is_a_name(text)} == set()
+
+
+def _is_a_name(text):
+    """Of a format, a file, an endpoint, a LOD: what has no translation."""
+    return bool(re.fullmatch(r"GLB|PNG|WebP|CPU|AMD|NVIDIA|LOD \d|\d+(_cascade)?|[a-z0-9_]+", text))
 
 
 @LANGUAGES
