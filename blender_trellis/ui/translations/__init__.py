@@ -25,6 +25,9 @@ from ..text import CONTEXT
 LANGUAGES = ("ja_JP", "zh_HANS")
 _END = re.compile(r"[.?…]\s+(?=[^\sa-z]|fal )|\n(?=.)")  # of a sentence, before another one
 _SIDE_BY_SIDE = re.compile(r"(\{\w+\})(?: \{\w+\})+")
+_TOGETHER = 4  # sentences that one entry may have
+_MOST = 12  # sentences of a message that is looked at one by one
+_LONGEST = 300  # characters of a value: more than that are other programs' words
 _INSIDE = 8  # characters that a sentence must have of its own to be found inside another one
 # Blender asks in these for labels of operators, and for all else
 _CONTEXTS = (CONTEXT, "Operator", bpy.app.translations.contexts.default)
@@ -71,19 +74,17 @@ class _Sentence:
     """A sentence with places for values. Places side by side in both languages are one, which may hold several sentences."""
 
     def __init__(self, text: str, translation: str) -> None:
-        for several, first in [(found[0], found[1]) for found in _SIDE_BY_SIDE.finditer(text)]:
-            if several in translation:
-                text, translation = (
-                    text.replace(several, first),
-                    translation.replace(several, first),
-                )
+        for found in [*_SIDE_BY_SIDE.finditer(text)]:
+            if found[0] in translation:
+                text = text.replace(found[0], found[1])
+                translation = translation.replace(found[0], found[1])
         self.translation = translation
         self.parts = re.split(r"\{(\w+)\}", text)  # words and names by turns
         self.fixed = sum(map(len, self.parts[::2]))
 
     def match(self, text: str) -> dict[str, str] | None:
         """The values that `text` has in the places; None where it is another sentence."""
-        if not all(words in text for words in self.parts[::2]):  # much faster than what follows
+        if not all(part in text for part in self.parts[::2]):  # much faster than what follows
             return None
         places = [
             f"(?P<{part}>.*?)" if number % 2 else re.escape(part)
@@ -98,7 +99,8 @@ class _Sentence:
 @functools.lru_cache(maxsize=1)
 def _known(language: str) -> tuple[dict[str, str], list[_Sentence]]:
     """What is to be found word by word; and the sentences with places, those with the most words of their own first."""
-    errors = {text.strip(): said.strip() for text, said in words(language, ".errors").items()}
+    read = words(language, ".errors")
+    errors = {text.strip(): translation.strip() for text, translation in read.items()}
     sentences = [_Sentence(*pair) for pair in errors.items() if re.search(r"\{\w+\}", pair[0])]
     return words(language) | errors, sorted(sentences, key=lambda each: each.fixed, reverse=True)
 
@@ -111,7 +113,7 @@ def said(language: str, text: str, least: int = 4) -> str:
     are not considered.
     """
     plain = text.strip()
-    if not plain:
+    if not plain or (least == _INSIDE and len(plain) > _LONGEST):
         return text
     exact, sentences = _known(language)
     return text.replace(plain, exact.get(plain) or _composed(language, plain, least, sentences))
@@ -127,7 +129,7 @@ def _composed(language: str, text: str, least: int, sentences: list[_Sentence]) 
         if values is not None:
             values = {name: said(language, value, _INSIDE) for name, value in values.items()}
             return sentence.translation.format(**values)
-    several = _one_by_one(language, text)
+    several = _one_by_one(language, text, least)
     reason = text.removesuffix(".")
     if several == text != reason and (why := said(language, reason, _INSIDE)) != reason:
         return _known(language)[0]["{sentence}."].format(sentence=why)
@@ -145,15 +147,14 @@ def _list(language: str, text: str) -> str:
     return ""
 
 
-def _one_by_one(language: str, text: str) -> str:
-    """Several sentences, each that is known in the language."""
-    cuts = [(text[: end.end()].strip(), text[end.end() :]) for end in _END.finditer(text)]
-    for first, rest in cuts:
-        here = said(language, first)
+def _one_by_one(language: str, text: str, least: int) -> str:
+    """Several sentences, those of them in the language that are known: first those that belong together."""
+    ends = [end.end() for end in _END.finditer(text)]
+    for end in ends[:_TOGETHER]:
+        first = text[:end].strip()
+        here = said(language, first, least)
         if here != first:
-            return f"{here} {said(language, rest)}"
-    for first, rest in cuts:
-        there = said(language, rest)
-        if there != rest:
-            return f"{first} {there}"
-    return text
+            return f"{here} {said(language, text[end:], least)}"
+    if not 0 < len(ends) < _MOST:
+        return text
+    return text[: ends[0]] + said(language, text[ends[0] :], least)
