@@ -18,7 +18,7 @@ money.py            estimates, waits and what was spent, in words
 presets.py          presets of parameters: those that come along, and the user's own
 places.py           what lies under the mouse        placeholders.py   empties where models will stand
 translations/       all of that in other languages
-operators*.py       what can be done      panels*.py     what is seen      text.py   sentences in a sidebar
+operators*.py       what can be done      panels*.py, menus.py  what is seen      text.py   sentences in a sidebar
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _commands: list[Any] = []
 def _classes() -> list[Any]:
     """Everything to register, in order."""
     from . import (
+        menus,
         operators,
         operators_batch,
         operators_capture,
@@ -77,6 +78,7 @@ def _classes() -> list[Any]:
         *panels.CLASSES,
         *panels_jobs.CLASSES,
         *panels_recipe.CLASSES,
+        *menus.CLASSES,
     ]
 
 
@@ -84,7 +86,7 @@ def register() -> None:
     """Everything that Blender is to know of."""
     import bpy
 
-    from . import notices, placeholders, properties, pump, translations
+    from . import menus, notices, placeholders, properties, pump, translations
 
     translations.follow()
     for cls in _classes():
@@ -92,6 +94,7 @@ def register() -> None:
     properties.register()
     placeholders.register()
     notices.register()
+    menus.register()
     pump.register()
     _commands.append(bpy.utils.register_cli_command("trellis", _command))
 
@@ -100,12 +103,13 @@ def unregister() -> None:
     """The same backwards; nothing stays behind."""
     import bpy
 
-    from . import installs, notices, placeholders, properties, pump, translations
+    from . import installs, menus, notices, placeholders, properties, pump, translations
 
     while _commands:
         bpy.utils.unregister_cli_command(_commands.pop())
     installs.unregister()
     pump.unregister()
+    menus.unregister()
     notices.unregister()
     placeholders.unregister()
     properties.unregister()

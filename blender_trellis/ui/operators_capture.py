@@ -9,7 +9,7 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from ..errors import ImageError, TrellisError
-from . import pictures
+from . import pictures, properties
 from .text import said, tr
 
 
@@ -36,7 +36,7 @@ class _Source:
         except TrellisError as error:
             self.report({"ERROR"}, said(str(error)))
             return {"CANCELLED"}
-        context.scene.trellis.use_files(found, replace=self.replace)
+        properties.use_files(context.scene.trellis, found, replace=self.replace)
         if context.area:
             context.area.tag_redraw()
         return {"FINISHED"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import bpy
 from bpy.props import CollectionProperty, FloatVectorProperty, StringProperty
 
-from . import pictures, places
+from . import pictures, places, properties
 from .text import tr
 
 
@@ -52,7 +52,7 @@ class TRELLIS_OT_drop_images(bpy.types.Operator):
             self.report({"ERROR"}, tr("No picture was dropped. Drop a picture file."))
             return {"CANCELLED"}
         settings = context.scene.trellis
-        settings.use_files(paths)
+        properties.use_files(settings, paths)
         if self.properties.is_property_set("at"):
             settings.drop, settings.drop_set = self.at, True
         return {"FINISHED"}

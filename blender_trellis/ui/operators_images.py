@@ -7,7 +7,7 @@ import bpy
 from bpy.props import BoolProperty, CollectionProperty, EnumProperty, IntProperty, StringProperty
 
 from ..errors import TrellisError
-from . import pictures
+from . import pictures, properties
 from .callbacks import image_items, is_render
 from .text import said, tr
 
@@ -47,7 +47,7 @@ class TRELLIS_OT_add_images(bpy.types.Operator):
         if not paths:
             self.report({"ERROR"}, tr("No picture was chosen. Select at least one file."))
             return {"CANCELLED"}
-        context.scene.trellis.use_files(paths, replace=self.replace)
+        properties.use_files(context.scene.trellis, paths, replace=self.replace)
         return {"FINISHED"}
 
 

@@ -119,7 +119,7 @@ def _use_pictures(settings: Any, job: "Job") -> bool:
     paths = [folder / name for name in job.images] if folder else []
     if not paths or not all(map(Path.is_file, paths)):
         return False
-    settings.use_files([str(path) for path in paths])
+    properties.use_files(settings, [str(path) for path in paths])
     for item, name in zip(settings.images, job.names, strict=True):
         item.name = name
     return True

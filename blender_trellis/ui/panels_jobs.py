@@ -129,7 +129,9 @@ class TRELLIS_PT_results(TrellisPanel, bpy.types.Panel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        return pump.get().board.page.total > 0
+        # Also while the first is made: Blender puts a panel that comes back below one that first came without it
+        board = pump.get().board
+        return board.page.total > 0 or bool(board.jobs())
 
     def draw(self, context: bpy.types.Context) -> None:
         layout: Any = self.layout
@@ -137,7 +139,7 @@ class TRELLIS_PT_results(TrellisPanel, bpy.types.Panel):
         if board.page.total > jobs.PAGE or board.search:
             layout.prop(context.window_manager, "trellis_search", text="", icon="VIEWZOOM")
         if not board.page.found:
-            layout.label(text="Nothing is called so")
+            layout.label(text="Nothing is called so" if board.search else "No models yet")
         _draw_results(layout, context, board.results())
         _draw_pager(layout, board.page)
         spent = money.in_all(board.spent)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import bpy
-from bpy_extras import view3d_utils
 from mathutils import Vector
 from mathutils.geometry import intersect_line_plane
 
@@ -43,6 +42,8 @@ def under(
 
     Where it meets neither an object nor the ground: the point on it that is as far away as the 3D cursor.
     """
+    from bpy_extras import view3d_utils  # not when the extension is enabled
+
     view = area.spaces.active.region_3d
     pixel = (mouse[0] - region.x, mouse[1] - region.y)
     origin = view3d_utils.region_2d_to_origin_3d(region, view, pixel)

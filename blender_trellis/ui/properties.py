@@ -161,7 +161,11 @@ _DEFAULT_ENDPOINT = _endpoint_items()[0][0]
 
 
 class TRELLIS_PG_scene(bpy.types.PropertyGroup):
-    """All of `scene.trellis`; `_build` adds a pointer to each endpoint's group."""
+    """All of `scene.trellis`, and a pointer to each endpoint's group.
+
+    It has no methods: Blender 4.2 as a module keeps the class beyond Python's end, with it their globals, `bpy` among them, and
+    crashes.
+    """
 
     id: StringProperty(
         description="By which a result finds the scene that asked for it", options={"HIDDEN"}
@@ -240,15 +244,6 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
     )
     placeholders: CollectionProperty(type=TRELLIS_PG_placeholder, options={"HIDDEN"})
 
-    def use_files(self, paths: Sequence[str], *, replace: bool = True) -> None:
-        """Take picture files as the views, in place of those that are there or after them, and show the first of them."""
-        if replace:
-            self.images.clear()
-            self.drop_set = False
-        for path in paths:
-            self.images.add().filepath = path
-        self.active = len(self.images) - len(paths)
-
 
 # A vector of percentages Blender does not know
 TRELLIS_PG_scene.__annotations__.update(
@@ -277,6 +272,16 @@ def group_of(settings: TRELLIS_PG_scene, endpoint: str) -> bpy.types.PropertyGro
     """The properties of one endpoint."""
     found: bpy.types.PropertyGroup = getattr(settings, slug(endpoint))
     return found
+
+
+def use_files(settings: TRELLIS_PG_scene, paths: Sequence[str], *, replace: bool = True) -> None:
+    """Take picture files as the views, in place of those that are there or after them, and show the first of them."""
+    if replace:
+        settings.images.clear()
+        settings.drop_set = False
+    for path in paths:
+        settings.images.add().filepath = path
+    settings.active = len(settings.images) - len(paths)
 
 
 def label_of(item: TRELLIS_PG_image) -> str:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Enabling and disabling: everything is there, described, and nothing stays behind."""
 
+import subprocess
+import sys
 import threading
 
 import bpy
@@ -8,6 +10,7 @@ import pytest
 
 import blender_trellis
 from blender_trellis.ui import operators, operators_images, operators_services, preferences, pump
+from harness import REPOSITORY
 
 OPERATORS = [*operators.CLASSES, *operators_images.CLASSES, *operators_services.CLASSES]
 
@@ -18,6 +21,7 @@ def traces() -> dict[str, object]:
         "types": {name for name in dir(bpy.types) if "trellis" in name.lower()},
         "operators": dir(bpy.ops.trellis),
         "properties": [name for name in dir(bpy.types.Scene) if "trellis" in name],
+        "menus": [each.__name__ for each in bpy.types.VIEW3D_MT_add._dyn_ui_initialize()],
         "handlers": {name: len(value) for name, value in handlers.items() if type(value) is list},
         "timer": bpy.app.timers.is_registered(pump.tick),
         "threads": {each.name for each in threading.enumerate() if "trellis" in each.name},
@@ -31,6 +35,12 @@ def test_registering_twice_and_unregistering_leaves_no_trace(home):
         assert bpy.app.timers.is_registered(pump.tick)
         blender_trellis.unregister()
     assert traces() == before
+
+
+def test_python_ends_well_after_it_in_every_blender():
+    code = "import bpy, blender_trellis as t; t.register(); t.unregister()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False)
+    assert done.returncode == 0
 
 
 def test_unregistering_with_a_job_on_its_way_leaves_no_thread_process_or_file(
