@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .aside import aside
 from .config import KEYS, Config, in_environment
 from .errors import AccessError
 
@@ -115,22 +116,12 @@ async def complete(config: Config, service: str) -> Config:
 
 def _start(work: Callable[[], Held]) -> Future[Held]:
     """Have a thread do it that may be left behind."""
-    from concurrent.futures import Future
 
-    future: Future[Held] = Future()
-    future.set_running_or_notify_cancel()  # who waits may be cancelled, the question itself cannot
+    def alone() -> Held:
+        with _one_at_a_time:
+            return work()
 
-    def run() -> None:
-        try:
-            with _one_at_a_time:
-                held = work()
-        except BaseException as error:  # noqa: BLE001  whoever waits raises it
-            future.set_exception(error)
-        else:
-            future.set_result(held)
-
-    threading.Thread(target=run, name="trellis-keychain", daemon=True).start()
-    return future
+    return aside(alone, "trellis-keychain")
 
 
 def _backend() -> tuple[Any, str]:

@@ -68,18 +68,27 @@ class Carrier:
         self._library = library
         self._tell = tell
         self._services: dict[str, Service] = {}
+        self._retired: list[Service] = []
         self._turns: dict[str, Turns] = {}
 
     async def close(self) -> None:
         """Let go of every connection."""
-        for service in self._services.values():
+        for service in [*self._retired, *self._services.values()]:
             await service.close()
 
+    def reconfigure(self, config: Config) -> None:
+        """Take up other settings, from the next question to a service on."""
+        self._config = config
+        self._retired += self._services.values()
+        self._services = {}
+
     async def service(self, endpoint: str) -> Service:
-        if endpoint not in self._services:
-            config = await with_key(endpoint, self._config)
-            if endpoint not in self._services:  # else another job has opened it meanwhile
-                self._services[endpoint] = open_service(endpoint, config)
+        while endpoint not in self._services:
+            config = self._config
+            with_its_key = await with_key(endpoint, config)
+            # Another job may have opened it meanwhile, or the settings may be others
+            if endpoint not in self._services and config is self._config:
+                self._services[endpoint] = open_service(endpoint, with_its_key)
         return self._services[endpoint]
 
     async def carry(self, job: Job) -> None:
@@ -153,7 +162,7 @@ class Carrier:
                 return name
             data = await asyncio.to_thread(self._library.read_input, name)
             kind = "model/gltf-binary" if name.endswith(".glb") else "image/png"
-            return await self._persist(job, service, lambda: service.attach(data, kind))
+            return await self._persist(job, lambda service: service.attach(data, kind))
 
         pictures = [await attach(name) for name in job.images]
         return self._submission(job, pictures, await attach(job.mesh) if job.mesh else "")
@@ -256,7 +265,7 @@ class Carrier:
         pause = shortest
         await asyncio.sleep(shortest)
         while True:
-            status = await self._persist(job, service, lambda: service.status(ticket))
+            status = await self._persist(job, lambda service: service.status(ticket))
             if status != last:
                 last, pause = status, shortest
                 self._tell(
@@ -277,7 +286,7 @@ class Carrier:
     async def _collect(self, job: Job, service: Service) -> None:
         """Fetch, check and keep what was made; what arrived of several counts, whatever became of the others."""
         ticket = Ticket(**job.ticket or {})
-        outcome = await self._persist(job, service, lambda: service.result(ticket))
+        outcome = await self._persist(job, lambda service: service.result(ticket))
         files, failures = [], list(outcome.failures)
         for number, made in enumerate(outcome.files):
             try:
@@ -314,7 +323,7 @@ class Carrier:
 
         try:
             for fetch in range(1, _FETCHES + 1):
-                await self._persist(job, service, lambda: service.download(url, part, progress))
+                await self._persist(job, lambda service: service.download(url, part, progress))
                 try:
                     await asyncio.to_thread(glb.check, part)
                     break
@@ -327,14 +336,16 @@ class Carrier:
         finally:
             part.unlink(missing_ok=True)
 
-    async def _persist(
-        self, job: Job, service: Service, ask: Callable[[], Coroutine[Any, Any, _T]]
-    ) -> _T:
-        """Ask again, with jittered backoff, for as long as there is no answer about the job."""
+    async def _persist(self, job: Job, ask: Callable[[Service], Coroutine[Any, Any, _T]]) -> _T:
+        """Ask again, with jittered backoff, for as long as there is no answer about the job.
+
+        Each time by the settings of that moment: somebody may have entered another key, or forbidden to go online.
+        """
         attempt = 0
         while True:
+            service = await self.service(job.endpoint)
             try:
-                return await ask()
+                return await ask(service)
             except UnreachableError as error:
                 attempt += 1
                 if attempt == service.attempts:
@@ -394,9 +405,8 @@ class Carrier:
 
     async def adopt(self, job: Job, request_id: str) -> None:
         """Go on with an uncertain job that the service calls `request_id`."""
-        service = await self.service(job.endpoint)
         submission = await self._sought(job)
-        ticket = await self._persist(job, service, lambda: service.adopt(submission, request_id))
+        ticket = await self._persist(job, lambda service: service.adopt(submission, request_id))
         await self.carry(self._accept(job, ticket))
 
     async def price(self, job: Job) -> float | None:

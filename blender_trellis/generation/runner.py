@@ -76,6 +76,11 @@ class Runner:
         # A closed connection lets go of its socket in the loop's next turns
         await asyncio.sleep(0.01)
 
+    def reconfigure(self, config: Config) -> None:
+        """Take up other keys and addresses, and whether it may go online. Folders stay those that it began with."""
+        self.config = config
+        self._loop.call_soon_threadsafe(self._carrier.reconfigure, config)
+
     def submit(self, request: Request, job_id: str | None = None) -> str:
         """Start a request; returns the id that its events and its row in the journal carry: a new one, or the UUID given.
 

@@ -36,13 +36,27 @@ _meant: dict[
 ] = {}  # an object's id in a wish → session_uid of its scene and its own
 
 
+_original: dict[str, str] = {}  # a job → the one in a row that it was asked for instead of
+
+
+def stands_in(job_id: str, failed: str) -> None:
+    """Job `job_id` was asked for instead of one that failed, and so has its place in a row."""
+    _original[job_id] = _original.get(failed, failed)
+
+
+def original(job_id: str) -> str:
+    """The job in whose place in a row `job_id` is."""
+    return _original.get(job_id, job_id)
+
+
 def wish_of(scene: bpy.types.Scene) -> dict[str, Any]:
     """What is wanted with a result: to stand in `scene`, at the 3D cursor, `height` metres tall (None: as made).
 
     `lods` are shares of its faces, for a coarser copy each; `asset` are its tags, None where it is to be none.
     """
     settings = scene.trellis
-    if not settings.id:
+    others = {other.session_uid for other in bpy.data.scenes if other != scene}
+    if not settings.id or _asked.get(settings.id) in others:  # then this is a copy of that one
         settings.id = str(uuid.uuid4())
     _asked[settings.id] = scene.session_uid
     height = settings.height * scene.unit_settings.scale_length
@@ -324,7 +338,7 @@ def _in_row(scene: bpy.types.Scene, wish: dict[str, Any]) -> Sequence[float] | N
     row = set(wish.get("row", ()))
     if not row:
         return None
-    models = [obj for obj in scene.objects if (made := read(obj)) and made.job_id in row]
+    models = [obj for obj in scene.objects if (made := read(obj)) and original(made.job_id) in row]
     last = max(models, key=lambda obj: obj.location.x, default=None)
     return beside([last, *last.children_recursive])[:] if last else None
 

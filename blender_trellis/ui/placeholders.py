@@ -34,10 +34,10 @@ def put(job_id: str, title: str, wish: dict[str, Any]) -> None:
 
     Selection and active object stay the user's.
     """
-    from .arrivals import find_scene
+    from .arrivals import find_scene, original
 
     scene = find_scene(wish)
-    if scene is None or wish.get("object") or wish.get("row", [job_id])[0] != job_id:
+    if scene is None or wish.get("object") or wish.get("row", [job_id])[0] != original(job_id):
         return
     obj = bpy.data.objects.new(title[:_NAME], None)
     obj.empty_display_type = "SINGLE_ARROW"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The add-on's preferences: keys, base URLs, the results folder; and the `Config` that follows from them."""
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from bpy.props import FloatProperty, IntProperty, StringProperty
 
 from .. import __package__ as root
 from ..config import JOBS_AT_ONCE, in_environment
-from ..errors import AccessError
+from ..errors import AccessError, StorageError
 from .callbacks import preferences_changed
 
 if TYPE_CHECKING:
@@ -197,6 +198,19 @@ def ask_above() -> float:
     return float(getattr(addon and addon.preferences, "ask_above", ASK_ABOVE))
 
 
+@functools.cache  # Blender looks at the disk each time
+def _home() -> Path | None:
+    """The extension's own folder; None where it runs as a plain add-on."""
+    if not ROOT.startswith("bl_ext."):
+        return None
+    home = bpy.utils.extension_path_user(ROOT, path="", create=True)
+    if not home:
+        raise StorageError(
+            "Blender cannot make the extension's folder. See whether its profile can be written."
+        )
+    return Path(home)
+
+
 def config() -> "Config":
     """What the runner needs to know, from environment and preferences.
 
@@ -209,11 +223,8 @@ def config() -> "Config":
     preferences = addon.preferences if addon else None
     given = {name: getattr(preferences, name, "") for name in (*KEYS, *ADDRESSES, *LIMITS)}
     results = getattr(preferences, "results", "")
-    home = None
-    if ROOT.startswith("bl_ext."):
-        home = Path(bpy.utils.extension_path_user(ROOT, path="", create=True))
     return Config.load(
-        home=home,
+        home=_home(),
         results=Path(bpy.path.abspath(results)) if results else None,
         offline=not bpy.app.online_access,
         **given,

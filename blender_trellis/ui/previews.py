@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bpy
 
+from ..aside import aside
 from ..endpoints.schema import schemas
 from ..errors import ImageError, TrellisError
 from . import pictures, preferences
@@ -95,6 +96,11 @@ class Previews:
         return known.sight
 
     @property
+    def busy(self) -> bool:
+        """Whether somebody is looking, so that there will be something to do."""
+        return any(known.coming for known in self._looks.values())
+
+    @property
     def wanted(self) -> bool:
         """Whether `load` has something to do."""
         come = (known.coming and known.coming.done() for known in self._looks.values())
@@ -121,7 +127,7 @@ class Previews:
         self._loaded.load(path, path, "IMAGE")
 
     def _look(self, source: _Source) -> bool:
-        """Have the clerk look, or see at once that there is nothing to be seen.
+        """Have somebody look, or see at once that there is nothing to be seen.
 
         Only the pixels of an image that has no file are copied here.
         """
@@ -132,7 +138,10 @@ class Previews:
         except TrellisError as error:
             known.sight = Sight(error=error.message)
             return True
-        known.coming = self._later(partial(look, picture, source.wish, home, known.sight))
+        work = partial(look, picture, source.wish, home, known.sight)
+        # A server may be slow, and the clerk has more to do
+        on_the_web = isinstance(picture, pictures.Remote)
+        known.coming = aside(work, "trellis-look") if on_the_web else self._later(work)
         return False
 
     @staticmethod
@@ -146,7 +155,7 @@ class Previews:
 
     @staticmethod
     def _take(known: _Look) -> bool:
-        """Whether the clerk has seen something else than before."""
+        """Whether they have seen something else than before."""
         if known.coming is None or not known.coming.done():
             return False
         before, coming = known.sight, known.coming

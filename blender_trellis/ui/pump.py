@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
     from queue import SimpleQueue
 
+    from ..config import Config
     from ..generation.job import Event, Job
     from ..generation.journal import Spent
     from ..generation.runner import Runner
@@ -62,6 +63,7 @@ class Pump:
         self._clerk: ThreadPoolExecutor = ThreadPoolExecutor(1, thread_name_prefix="trellis-clerk")
         self._pending: set[Future[Any]] = set()
         self._opened: Future[None] | None = None
+        self._config: Config | None = None  # that the runner has
         self._claimed: set[str] = set()
         self._looked = False
         self._outdated = False
@@ -202,21 +204,34 @@ class Pump:
     # -- What is asked for -----------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Have a runner, with the preferences of this moment if nothing is at work; whether it is a new one.
+        """Have a runner, a new one if nothing is at work and the preferences have changed; whether it is a new one.
 
         Raises:
             InputError: a base URL in the preferences is not one.
         """
         failed = self._opened and self._opened.done() and self._opened.exception()
-        if failed or (self._outdated and self._opened and not self.at_work):
+        if failed or (self._is_outdated() and self._opened and not self.at_work):
             self.later(self._shut)
             self._opened = None
         if self._opened is not None:
+            self._reconfigure()
             return False
         config = preferences.config()
-        self._outdated, self.board.fault = False, ""
+        self._config, self._outdated, self.board.fault = config, False, ""
         self._opened = self.later(partial(self._open, config))
         return True
+
+    def _is_outdated(self) -> bool:
+        """Whether the runner began with other settings than those of this moment."""
+        with contextlib.suppress(InputError):  # what is wrong now is told where somebody wants it
+            return self._outdated or preferences.config() != self._config
+        return False
+
+    def _reconfigure(self) -> None:
+        """Have the runner go on with the settings of this moment, but for the folders, though something is at work."""
+        if self._opened and self._is_outdated():
+            self._config = config = preferences.config()
+            self.later(lambda: self._running().reconfigure(config), quiet=True)
 
     def submit(self, order: Order) -> str:
         """Start a job and return its id at once."""
@@ -234,7 +249,11 @@ class Pump:
     def repeat(self, job_id: str, title: str, endpoint: str, wish: dict[str, Any] | None) -> str:
         """Start the same as a job once more and return the new one's id at once; where `wish` is None with the old wish."""
         self.start()
+        from .arrivals import stands_in
+
         again = _new_id()
+        if wish and wish.get("row"):
+            stands_in(again, job_id)
         old = self.board.views.get(job_id)
         self.board.add(jobs.JobView(again, title, endpoint, picture=old.picture if old else ""))
         if wish is not None:
@@ -259,11 +278,15 @@ class Pump:
         Raises:
             InputError: nothing is known of it any more.
         """
+        from .arrivals import stands_in
+
         view, order = self.board.views.get(job_id), self._orders.pop(job_id, None)
         if view is None or not (view.job or order):
             raise InputError("Nothing is known of this job any more. Generate the model again.")
         if order:  # it never got a row
-            again = self.submit(order._replace(id=""))
+            order = order._replace(id=_new_id())
+            stands_in(order.id, job_id)
+            again = self.submit(order)
         else:
             wish = view.job.wish if view.job else None
             again = self.repeat(job_id, view.title, view.endpoint, wish)
@@ -321,6 +344,7 @@ class Pump:
     def go_on(self, job_id: str, how: Callable[[Runner], Any]) -> None:
         """Have a job that stopped go on as `how` asks for it, in the clerk's thread."""
         self.board.take_up(job_id)
+        self._reconfigure()
         self.later(lambda: how(self._running()), job_id)
 
     def carry_on(self, job_id: str, how: Callable[[Runner], Any]) -> Job:
@@ -473,7 +497,12 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether ticks are needed."""
-        wanted = self.previews.wanted or self.thumbnails.busy or placeholders.outdated()
+        wanted = (
+            self.previews.wanted
+            or self.previews.busy
+            or self.thumbnails.busy
+            or placeholders.outdated()
+        )
         waiting = bool(self._pending) or self.keys.busy
         return waiting or self._arrivals.busy or wanted or self.at_work
 
@@ -487,6 +516,13 @@ class Pump:
         until = time.perf_counter() + BUDGET
         if not self._looked:
             self._look()
+        if self._config and self._config.offline == bpy.app.online_access:
+            self._reconfigure()
+        search = (
+            bpy.context.window_manager.trellis_search
+        )  # another one where another file was opened
+        if self.runner and search != self.board.search:
+            self.look_up(search=search)
         self._drain(self.inbox, lambda call: call(), until)
         if self.runner and self.inbox.empty():  # it may hold the jobs that the events are about
             self._drain(self.runner.events, self._take, until)

@@ -102,6 +102,15 @@ def test_a_search_shows_what_it_finds_and_nothing_at_work_is_lost(extension, unt
     until(lambda: extension.board.page.found == 13)
 
 
+def test_another_file_has_its_own_search(extension, until, opened):
+    opened(3)
+    bpy.context.window_manager.trellis_search = "model 1"
+    until(lambda: extension.board.page.found == 1 and not extension.busy)
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    assert not bpy.context.window_manager.trellis_search
+    until(lambda: extension.board.page.found == 3 and not extension.busy)
+
+
 def test_drawing_a_thousand_results_and_twenty_jobs_costs_as_much_as_a_page(
     extension, until, opened
 ):

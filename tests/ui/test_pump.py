@@ -16,8 +16,9 @@ from blender_trellis.generation.job import Event, Job, State
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.runner import Runner
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import properties, pump
+from blender_trellis.ui import arrivals, properties, pump
 from blender_trellis.ui.jobs import Board, JobView, Page
+from services.fal_standin import ADMIN_KEY
 
 FAST = {"resolution": 512, "texture_size": 512}
 
@@ -261,3 +262,29 @@ def test_jobs_and_results_are_told_apart():
     assert {view.id for view in board.jobs()} == {"works", "failed", "arrives", "unclear"}
     assert {view.id for view in board.results()} == {"ready", "arrives"}
     assert {view.id for view in board.jobs() if view.at_work} == {"works", "arrives"}
+
+
+def test_a_key_that_is_entered_while_a_job_is_at_work_is_used_at_once(
+    extension, fal, until, picture, monkeypatch
+):
+    fal.script.held = True
+    bpy.context.scene.trellis.endpoint = "fal-ai/trellis-2"
+    bpy.ops.trellis.generate(filepath=str(picture))
+    until(lambda: [view.state for view in extension.board.jobs()] == ["running"])
+    runner = extension.runner
+    monkeypatch.setenv("FAL_KEY", ADMIN_KEY)
+    assert not extension.start()
+    until(lambda: any(ADMIN_KEY in call.headers.get("authorization", "") for call in fal.calls))
+    assert extension.runner is runner
+    fal.finish(next(iter(fal.jobs)))
+    until(lambda: not extension.busy)
+
+
+def test_the_copy_of_a_scene_does_not_get_the_models_of_the_original(extension, until, asked):
+    original = bpy.context.scene
+    copy = original.copy()
+    wish = arrivals.wish_of(copy)
+    assert wish["scene"] != original.trellis.id
+    until(lambda: not extension.busy)
+    assert [obj for obj in original.objects if read(obj)]
+    assert arrivals.find_scene(wish) == copy

@@ -68,6 +68,17 @@ def test_a_row_that_a_restart_interrupts_goes_on_beside_what_stands(
     assert_in_a_row()
 
 
+def test_those_that_failed_are_retried_into_the_same_row(extension, fal, three, until, picture):
+    fal.script.status_error = ("Out of memory", "internal_error")
+    three(picture)
+    until(lambda: [view.error != "" for view in extension.board.jobs()] == [True] * 3)
+    fal.script.status_error = None
+    for view in extension.board.jobs():
+        bpy.ops.trellis.retry_job(job_id=view.id)
+    until(lambda: len(models()) == 3 and not extension.busy)
+    assert_in_a_row()
+
+
 def test_in_background_mode_they_stand_in_the_same_row(config, temporary, fal, three, picture):
     bpy.ops.wm.read_factory_settings(use_empty=True)
     blender_trellis.register()
