@@ -176,7 +176,10 @@ def _cancel(runner: Runner, job: Job, show: Show) -> None:
         with contextlib.suppress(CancelledError):
             runner.wait(job.id, show.event)
     else:
-        show.data({"cancelling": job.id}, lambda: "The process that works on it will cancel it.")
+        show.data(
+            {"cancelling": job.id},
+            lambda: "The Blender or command that has it will cancel it if it works on it.",
+        )
         return
     show.data({"cancelled": job.id}, lambda: "Cancelled.")
 

@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..services import Outcome, Service, Status, Submission, Ticket, open_service, wire, with_key
 from . import glb, images
-from .job import Job, State
+from .job import ENDED, Job, State
 from .journal import Journal
 from .library import Library, storage_error
 from .request import check_price
@@ -306,7 +306,7 @@ class Carrier:
         # Where this fails the service only keeps its copy for longer
         with contextlib.suppress(TrellisError, TimeoutError):
             await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
-        self._tell(job, fraction=1.0, message=job.error["message"] if job.error else "Ready")
+        self._tell(job, fraction=1.0, message=_last_words(job))
 
     async def _keep(self, job: Job, service: Service, url: str, number: int) -> Path:
         part = self._library.part(job.id, number)
@@ -371,6 +371,9 @@ class Carrier:
             job = self._journal.get(job_id)
         if job is None:
             raise CancelledError("Cancelled.")
+        if job.state in ENDED:  # it was being told so
+            self._tell(job, fraction=1.0, message=_last_words(job))
+            return
         self._journal.note(job_id, cancel_asked=False)
         if job.state in (State.SUBMITTING, State.UNCERTAIN) and job.error:
             raise from_record(**job.error)  # it may have been taken on
@@ -413,6 +416,10 @@ class Carrier:
         """What the service says that a job would cost, in US dollars; None where it does not say."""
         service = await self.service(job.endpoint)
         return await service.price(await self._fill(job, service))
+
+
+def _last_words(job: Job) -> str:
+    return job.error["message"] if job.error else "Ready"
 
 
 def _told(

@@ -267,7 +267,8 @@ class Journal:
     def claim(self, job_id: str | None = None) -> list[Job]:
         """Take over what is left of processes that are gone, oldest first: jobs at work, and ready ones whose wish is open.
 
-        With `job_id`, that one alone, and also if it is this process's own.
+        With `job_id`, that one alone, and also if it is this process's own: what another process asked of it while nobody worked
+        on it is over then.
         """
         claimed = []
         with self._transaction() as database:
@@ -281,8 +282,9 @@ class Journal:
                 if own or (row["owner"] not in alive and job_id in (None, row["id"])):
                     # How long it takes tells nothing any more: nobody may have looked after it for days
                     forget_time = "" if row["ready"] else ", submitted = NULL"
+                    forget_wish = ", cancel_asked = 0" if own else ""
                     database.execute(
-                        f"UPDATE job SET owner = ?{forget_time} WHERE id = ?",
+                        f"UPDATE job SET owner = ?{forget_time}{forget_wish} WHERE id = ?",
                         [self._owner, row["id"]],
                     )
                     claimed.append(_to_job(row))

@@ -17,6 +17,8 @@ from pathlib import Path
 from ..errors import OutputError, StorageError
 from ..home import atomic_write, sync
 
+_INPUT = re.compile(r"[0-9a-f]{64}\.(png|glb)")
+
 
 class Library:
     """Inputs under `home/inputs`, models under `results` (a folder that the user may choose)."""
@@ -66,13 +68,15 @@ class Library:
         return path
 
     def discard(self, files: Iterable[str], inputs: Iterable[str]) -> None:
-        """Delete models, the pictures of them, and inputs.
+        """Delete models, the pictures of them, and inputs. A name that is none of ours stands for what was never kept here: a URL
+        or the id of an upload.
 
         Raises:
             StorageError: one cannot be deleted.
         """
         models = [Path(path) for path in files]
-        for path in [*models, *map(thumbnail, models), *(self.inputs / name for name in inputs)]:
+        kept = [self.inputs / name for name in inputs if _INPUT.fullmatch(name)]
+        for path in [*models, *map(thumbnail, models), *kept]:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

@@ -22,9 +22,11 @@ from typing import Any
 
 from ..config import Config
 from ..errors import (
+    AccessError,
     CancelledError,
     InputError,
     LeftError,
+    StorageError,
     TrellisError,
     UncertainError,
     UnreachableError,
@@ -179,16 +181,24 @@ class Runner:
         asyncio.run_coroutine_threadsafe(work(), self._loop).result()
 
     def cancel(self, job_id: str) -> None:
-        """Ask for a job's end; what became of it comes as an event."""
+        """Ask for a job's end; what became of it comes as an event. One that stopped before it was sent ends too."""
 
         def stop() -> None:
             task = self._tasks.get(job_id)
-            if task and job_id not in self._carrier.cancelled:
+            if task is None:
+                self._spawn(job_id, functools.partial(self._forgo, job_id))
+            elif job_id not in self._carrier.cancelled:
                 self._carrier.cancelled.add(job_id)
                 task.cancel()
 
         # One round of the loop later: a task that is cancelled before its first step would never tell of it
         self._loop.call_soon_threadsafe(self._loop.call_soon, stop)
+
+    async def _forgo(self, job_id: str) -> None:
+        """Call off a job of this process that nobody works on, if it was never sent."""
+        waiting = [job for job in self.journal.claim(job_id) if job.state is State.PREPARED]
+        if waiting:
+            await self._carrier.call_off(job_id)
 
     def price(self, request: Request) -> float | None:
         """What the service says that a request would cost, in US dollars; blocks. None where it does not say.
@@ -282,24 +292,19 @@ class Runner:
             state = State.CANCELLED
         elif isinstance(error, UncertainError):
             state = State.UNCERTAIN
-        try:
-            job = self.journal.get(job_id)
-            # What is being made is not lost for want of a key, a disk or a line: the job can be resumed
-            at_service = job.state in (State.SUBMITTING, State.RUNNING, State.UNCERTAIN)
-            resumable = (at_service and error.exit_code in (1, 2)) or (
-                job.state is State.DOWNLOADING and error.exit_code in (1, 2, 4)
-            )
-            if resumable or isinstance(error, LeftError):
-                state = job.state
-                self.journal.note(job_id, error=error.record)
-            elif state is job.state:
-                self.journal.note(job_id, error=error.record)
-            else:
-                cost = job.cost if state is State.UNCERTAIN else error.cost
-                self.journal.move(job_id, state, error=error.record, cost=cost)
-        except TrellisError:
-            pass  # it never got as far as a row, or the disk is full: the event still tells
+        with contextlib.suppress(TrellisError):  # it never got as far as a row
+            state = self._record(self.journal.get(job_id), state, error)
         self.events.put(Event(job_id, state, message=error.message, error=error.record))
+
+    def _record(self, job: Job, state: State, error: TrellisError) -> State:
+        """Commit what became of a job. Returns the state that its row has now: the one it had, where the disk is full."""
+        stays = state is job.state or _resumable(job, error)
+        cost = job.cost if state is State.UNCERTAIN else error.cost
+        with contextlib.suppress(TrellisError, ValueError):
+            if not stays:
+                return self.journal.move(job.id, state, error=error.record, cost=cost).state
+            self.journal.note(job.id, error=error.record)
+        return job.state
 
     async def _begin(self, endpoint: Callable[[], str], keep: Callable[[Config], Job]) -> None:
         config = await with_key(endpoint(), self.config)
@@ -313,3 +318,15 @@ class Runner:
                 raise
         self._tell(job)
         await self._carrier.carry(job)
+
+
+def _resumable(job: Job, error: TrellisError) -> bool:
+    """Whether a job that `error` stopped can go on later: for want of a key, a disk or a line, neither what is being made nor a
+    place in the line is lost."""
+    match job.state:
+        case State.PREPARED:
+            return isinstance(error, AccessError | StorageError)
+        case State.SUBMITTING | State.RUNNING | State.UNCERTAIN:
+            return error.exit_code in (1, 2) or isinstance(error, LeftError)
+        case _:
+            return error.exit_code in (1, 2, 4)

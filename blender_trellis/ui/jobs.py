@@ -93,8 +93,7 @@ class JobView:
     @property
     def resumable(self) -> bool:
         """Whether it can go on where it stopped."""
-        at_service = (State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
-        return self.stopped and self.state in at_service
+        return self.stopped and self.state not in ENDED | {State.UNCERTAIN}
 
     @property
     def cancellable(self) -> bool:
@@ -243,7 +242,8 @@ class Board:
         view = self.views.get(job_id)
         if view:
             view.error, view.importing, view.stopped = message, False, True
-            view.state = State.FAILED if view.state is State.PREPARED else view.state
+            refused = view.state is State.PREPARED and view.job is None
+            view.state = State.FAILED if refused else view.state
             self.dirty = True
 
     def note(self, job_id: str, message: str) -> None:

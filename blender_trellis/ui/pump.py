@@ -463,6 +463,8 @@ class Pump:
         elif view.state is State.UNCERTAIN:
             self.forget(job_id)
         else:
+            if view.resumable and view.state is State.PREPARED and self.runner:
+                self.runner.cancel(job_id)  # else the next start would send it
             self.board.remove(job_id)
         wake()
 

@@ -442,3 +442,14 @@ def test_a_service_that_is_not_there(config: Config, picture: Path) -> None:
     (job,) = runner.journal.jobs()
     assert job.state is State.FAILED
     runner.close()
+
+
+def test_cancelling_when_it_is_ready_leaves_it_ready(
+    runner: Runner, gate: Gate, picture: Path
+) -> None:
+    last_word = gate.hold("^DELETE", "before")
+    job_id = runner.submit(Request("local/draft", [picture], FAST))
+    assert last_word.wait(60)
+    runner.cancel(job_id)
+    assert runner.wait(job_id, timeout=5).state is State.READY
+    assert not any(line.startswith("PUT") for line in gate.seen)  # there is nothing to call off

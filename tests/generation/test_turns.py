@@ -257,3 +257,55 @@ def test_what_waits_for_its_turn_is_not_held_up_by_what_waits_for_its_end(
     with pytest.raises(CancelledError):
         runner.wait(third, show)
     assert "Waiting for 2 others" in told
+
+
+def test_those_that_wait_keep_their_place_while_there_is_no_key(
+    settings: Config, fal: FalStandIn, picture: Path
+) -> None:
+    first = Runner(settings)
+    watched = Watched(first)
+    jobs = ask(first, picture, 4)
+    watched.until(lambda: watched.ahead(*jobs[2:]) == [2, 3])
+    first.close()
+    keyless = Runner(replace(settings, fal_key=""))
+    watched = Watched(keyless)
+    keyless.resume()
+    watched.until(lambda: all(job in watched.last and watched.last[job].error for job in jobs))
+    waiting = [watched.last[job] for job in jobs[2:]]
+    assert [event.state for event in waiting] == [State.PREPARED] * 2
+    assert [keyless.journal.get(job).state for job in jobs[2:]] == [State.PREPARED] * 2
+    keyless.cancel(jobs[3])
+    watched.until(lambda: watched.last[jobs[3]].state is State.CANCELLED)
+    keyless.close()
+    fal.script.held = False
+    last = Runner(settings)
+    assert [job.id for job in last.resume()] == jobs[:3]
+    finish(fal, 0)
+    finish(fal, 1)
+    assert last.wait(jobs[2]).state is State.READY
+    last.close()
+    assert seeds(fal)[2:] == [2]
+
+
+def test_one_whose_turn_comes_while_the_disk_is_full_is_sent_once_when_there_is_room(
+    settings: Config, fal: FalStandIn, picture: Path
+) -> None:
+    runner = Runner(replace(settings, jobs_at_once=1))
+    watched = Watched(runner)
+    jobs = ask(runner, picture, 2)
+    watched.until(lambda: watched.ahead(jobs[1]) == [1])
+    runner.journal._database.execute("PRAGMA query_only = 1")  # what a full disk amounts to
+    finish(fal, 0)
+    watched.until(lambda: watched.last[jobs[1]].error)
+    stopped = watched.last[jobs[1]]
+    assert stopped.error and stopped.error["kind"] == "StorageError"
+    assert stopped.state is runner.journal.get(jobs[1]).state is State.PREPARED
+    assert len(fal.submits) == 1
+    runner.journal._database.execute("PRAGMA query_only = 0")
+    # `jobs cancel` from outside: nobody works on the job, so nobody heeds it until the user wants it to go on
+    runner.journal.note(jobs[1], cancel_asked=True)
+    fal.script.held = False
+    runner.resume(jobs[1])
+    watched.until(lambda: watched.ready(jobs[1]))
+    runner.close()
+    assert len(fal.submits) == 2

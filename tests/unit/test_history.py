@@ -145,3 +145,16 @@ def test_another_process_sees_the_deletion_and_can_do_it_too(runner: Runner, hom
     other.delete(second.id, runner.library.discard)
     other.close()
     assert everything(home) == set() and runner.journal.results("", 9, 0) == ([], 0)
+
+
+def test_pictures_that_were_given_as_references_are_no_files_of_ours(
+    runner: Runner, home: Path
+) -> None:
+    mine = runner.library.results / "mine.png"
+    mine.write_bytes(b"mine")
+    references = ["https://example.org/a.png", "../results/mine.png"]
+    job = Job(str(uuid.uuid4()), "fal-ai/trellis-2", {"seed": 1}, references, ["a.png", "b.png"])
+    runner.journal.add(job)
+    runner.journal.move(job.id, State.FAILED)
+    runner.delete(job.id)
+    assert everything(home) == {mine.name} and runner.journal.jobs() == []
