@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import __version__, cli_install, cli_jobs
 from .cli_show import Json, LogHandler, Show, Text, amount, money
@@ -26,16 +27,13 @@ from .errors import (
     InputError,
     ParameterError,
     TrellisError,
+    UnreachableError,
 )
-
-if TYPE_CHECKING:
-    pass
-
-_BAR = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _let_through()
     arguments = _parser().parse_args(argv)
     show: Show = Json() if arguments.json else Text()
     logging.basicConfig(
@@ -43,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         code = arguments.run(arguments, show)
+        sys.stdout.flush()
     except TrellisError as error:
         show.error(error)
         code = error.exit_code
@@ -59,10 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before there was a job, or after it
         show.error(CancelledError("Interrupted."))
         code = CancelledError.exit_code
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        sys.stderr.close()
-        code = 0
+    except BrokenPipeError:
+        _close_output()
+        # `head` has seen enough of a list; whoever asked for a model does not know what became of it
+        code = 0 if _only_shows(arguments) else UnreachableError.exit_code
     return int(code or 0)
+
+
+def _let_through() -> None:
+    """A letter that the console or pipe cannot take (Windows: a name in another script) is written as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _close_output() -> None:
+    """Nobody reads it any more; else what is left in it would be tried again, and fail again, when Python ends."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+
+
+def _only_shows(arguments: argparse.Namespace) -> bool:
+    if arguments.run is cli_jobs.run:
+        return arguments.action in ("list", "show")
+    return arguments.run in (_price, _spent, _endpoints, _doctor)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,10 +17,10 @@ _BAR = 30
 
 
 class Json:
-    """One JSON object a line."""
+    """One JSON object a line, in ASCII: a pipe on Windows takes few other letters."""
 
     def line(self, value: dict[str, Any]) -> None:
-        print(json.dumps(value, ensure_ascii=False), flush=True)
+        print(json.dumps(value), flush=True)
 
     def event(self, event: Event) -> None:
         names = ("state", "stage", "step", "steps", "fraction", "message")

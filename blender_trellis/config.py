@@ -18,6 +18,7 @@ from .errors import InputError
 from .home import default_home
 
 KEYS = {"fal": "FAL_KEY", "runware": "RUNWARE_API_KEY"}  # by service
+SECRETS = (*KEYS.values(), "TRELLIS_SIDECAR_TOKEN")  # variables that no child process has a use for
 _ENVIRONMENT = {
     "fal_key": KEYS["fal"],
     "runware_key": KEYS["runware"],

@@ -15,11 +15,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TextIO
 
+from ..config import SECRETS
 from ..errors import CancelledError
 from . import Cancelled
 
 GUARD = Path(__file__).with_name("guard.py")
-_SECRETS = ("FAL_KEY", "RUNWARE_API_KEY", "TRELLIS_SIDECAR_TOKEN")
 _LOOK_SECONDS = 0.1  # between two looks whether it was cancelled
 
 
@@ -70,7 +70,7 @@ def _temporary(place: Path) -> Iterator[Path]:
 
 
 def _environment(temporary: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
     return kept | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
 
 

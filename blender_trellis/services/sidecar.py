@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from .. import __version__
-from ..config import Config
+from ..config import SECRETS, Config
 from ..errors import SidecarError
 from ..home import FileLock
 from . import Ticket
@@ -34,7 +34,6 @@ _BOOT = (
     "runpy.run_module('{name}.sidecar', run_name='__main__', alter_sys=True)"
 )
 _started: list[subprocess.Popen[bytes]] = []  # kept so that one that ends is reaped by `poll`
-_SECRETS = ("FAL_KEY", "RUNWARE_API_KEY")
 
 
 def folder(home: Path) -> Path:
@@ -156,8 +155,8 @@ def _command(place: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Without the keys: the sidecar has no use for them."""
-    return {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    """Without keys: the sidecar has no use for them, and makes its own token."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 
 def _detached() -> dict[str, Any]:

@@ -70,6 +70,42 @@ def test_without_json_the_last_line_is_the_file(tmp_path: Path, picture: Path, h
     assert "100 %" in done.err and "\r" not in done.err
 
 
+def test_a_pipe_that_takes_few_letters_is_no_reason_to_fail(picture: Path) -> None:
+    cat = picture.rename(picture.with_name("猫.png"))
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "cp1252"}
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+        command = trellis_command(*arguments)
+        return subprocess.run(command, env=environment, capture_output=True, check=False)
+
+    done = run("generate", cat, "--set", "resolution=512", "--set", "texture_size=512")
+    assert done.returncode == 0 and rb"\u732b-" in done.stdout
+    listed = run("jobs", "--json")
+    assert listed.returncode == 0 and json.loads(listed.stdout)["names"] == ["猫.png"]
+
+
+def test_when_nobody_reads_any_more_a_list_has_done_its_work_and_a_model_has_not(
+    picture: Path,
+) -> None:
+    def unread(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        command = trellis_command(*arguments)
+        try:
+            return subprocess.run(
+                command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False
+            )
+        finally:
+            os.close(writer)
+
+    for shows in (("endpoints",), ("endpoints", "--json"), ("jobs", "list")):
+        done = unread(*shows)
+        assert (done.returncode, done.stderr) == (0, b"")
+    done = unread("generate", picture, "--json")
+    assert done.returncode == 4 and b"Traceback" not in done.stderr
+
+
 def test_four_views(tmp_path: Path) -> None:
     views = [EXAMPLE.with_name(f"truck-{view}.png") for view in VIEWS]
     done = run_trellis("generate", *views, "--output", tmp_path / "x.glb", "--json")

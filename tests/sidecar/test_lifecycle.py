@@ -100,6 +100,7 @@ def test_it_ends_when_nobody_calls(tmp_path: Path) -> None:
 def test_keys_do_not_reach_it(own_sidecar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_KEY", "secret-of-fal")
     monkeypatch.setenv("RUNWARE_API_KEY", "secret-of-runware")
+    monkeypatch.setenv("TRELLIS_SIDECAR_TOKEN", "secret-of-another-sidecar")
     sidecar.ensure(own_sidecar)
     environment = Path(f"/proc/{_address(own_sidecar)['pid']}/environ").read_bytes()
     assert b"secret-of" not in environment
