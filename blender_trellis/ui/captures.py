@@ -37,7 +37,8 @@ def of_view(context: bpy.types.Context, area: bpy.types.Area) -> Pixels:
     Raises:
         ImageError: there is nothing in view.
     """
-    view, region = area.spaces.active.region_3d, _window(area)
+    region = _window(area)
+    view: Any = region.data
     eye = _Eye(view.view_matrix, view.window_matrix, region.width / region.height)
     return _capture(context, area, "Viewport", eye)
 
@@ -65,7 +66,8 @@ def of_camera(context: bpy.types.Context, area: bpy.types.Area) -> Pixels:
 
 
 def _window(area: bpy.types.Area) -> bpy.types.Region:
-    return next(region for region in area.regions if region.type == "WINDOW")
+    """The viewport's own region; in Quad View, of its four, the one that is turned freely, which is the last."""
+    return [region for region in area.regions if region.type == "WINDOW"][-1]
 
 
 def _capture(context: bpy.types.Context, area: bpy.types.Area, name: str, eye: _Eye) -> Pixels:

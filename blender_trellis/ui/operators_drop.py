@@ -40,7 +40,7 @@ class TRELLIS_OT_drop_images(bpy.types.Operator):
         found = places.at_mouse(context.window, mouse)
         if found and found[1].type == "WINDOW":
             depsgraph = context.evaluated_depsgraph_get()
-            self.at = places.under(context.scene, depsgraph, *found, mouse)
+            self.at = places.under(context.scene, depsgraph, found[1], mouse)
         done = self.execute(context)
         if found:
             found[0].tag_redraw()

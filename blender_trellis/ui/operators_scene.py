@@ -16,6 +16,7 @@ _NAVIGATION = {
     "TRACKPADPAN",
     "TRACKPADZOOM",
     "MOUSEROTATE",
+    "MOUSESMARTZOOM",
     "NDOF_MOTION",
 }
 
@@ -58,14 +59,15 @@ class TRELLIS_OT_place(bpy.types.Operator):
         if event.type in {"ESC", "RIGHTMOUSE"}:
             self.cancel(context)
             return {"CANCELLED"}
-        if event.type in _NAVIGATION:
+        # Alt and a click orbit where a middle mouse button is emulated, and in other programs' keymaps
+        if event.type in _NAVIGATION or (event.type == "LEFTMOUSE" and event.alt):
             return {"PASS_THROUGH"}
         if event.type == "LEFTMOUSE" and event.value == "PRESS":
             mouse = (event.mouse_x, event.mouse_y)
             found = places.at_mouse(context.window, mouse)
             if found and found[1].type == "WINDOW":
                 depsgraph = context.evaluated_depsgraph_get()
-                self.at = places.under(context.scene, depsgraph, *found, mouse)
+                self.at = places.under(context.scene, depsgraph, found[1], mouse)
                 self.cancel(context)
                 found[0].tag_redraw()
                 return self.execute(context)

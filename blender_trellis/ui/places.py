@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import bpy
 from mathutils import Vector
@@ -34,17 +35,16 @@ def at_mouse(
 def under(
     scene: bpy.types.Scene,
     depsgraph: bpy.types.Depsgraph,
-    area: bpy.types.Area,
     region: bpy.types.Region,
     mouse: Sequence[int],
 ) -> Vector:
-    """Where the line of sight through a place in the window, in its pixels, first meets the scene.
+    """Where the line of sight of a viewport's region through a place in the window, in its pixels, first meets the scene.
 
     Where it meets neither an object nor the ground: the point on it that is as far away as the 3D cursor.
     """
     from bpy_extras import view3d_utils  # not when the extension is enabled
 
-    view = area.spaces.active.region_3d
+    view: Any = region.data  # in Quad View each region has its own
     pixel = (mouse[0] - region.x, mouse[1] - region.y)
     origin = view3d_utils.region_2d_to_origin_3d(region, view, pixel)
     direction = view3d_utils.region_2d_to_vector_3d(region, view, pixel)

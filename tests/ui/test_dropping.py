@@ -3,12 +3,13 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import pytest
-from mathutils import Vector
+from mathutils import Matrix, Vector
 
-from blender_trellis.ui import operators_drop, orders, places
+from blender_trellis.ui import operators_drop, operators_scene, orders, places
 
 from . import layouts
 
@@ -84,3 +85,33 @@ def test_the_ground_is_met_where_there_is_no_surface(extension):
 @pytest.mark.parametrize("direction", [Vector((0, 0, 1)), Vector((1, 0, 0)), Vector((1, 0, -1e-3))])
 def test_nothing_is_met_above_the_horizon_nor_far_away(extension, direction):
     assert met((0, 0, 1), direction) is None
+
+
+def test_in_quad_view_the_line_of_sight_is_that_of_the_view_under_the_mouse(extension):
+    """It looks down and is four units wide; the mouse is left of its middle, and above it."""
+    matrix = Matrix.Translation((0, 0, -10))
+    view = SimpleNamespace(
+        is_perspective=False,
+        view_perspective="ORTHO",
+        view_matrix=matrix,
+        perspective_matrix=Matrix.Diagonal((0.5, 0.5, -0.01, 1)) @ matrix,
+        view_distance=10.0,
+    )
+    region = SimpleNamespace(x=100, y=50, width=200, height=200, data=view)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    place = places.under(bpy.context.scene, depsgraph, region, (150, 200))
+    assert place[:] == pytest.approx((-1, 1, 0), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "alt", "done"),
+    [
+        ("LEFTMOUSE", True, "PASS_THROUGH"),
+        ("MOUSESMARTZOOM", False, "PASS_THROUGH"),
+        ("MIDDLEMOUSE", False, "PASS_THROUGH"),
+        ("MOUSEMOVE", False, "RUNNING_MODAL"),
+    ],
+)
+def test_the_view_can_be_turned_while_a_place_is_chosen(kind, alt, done):
+    event = SimpleNamespace(type=kind, alt=alt, value="PRESS", mouse_x=-1, mouse_y=-1)
+    assert operators_scene.TRELLIS_OT_place.modal(None, bpy.context, event) == {done}

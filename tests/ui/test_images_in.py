@@ -302,6 +302,27 @@ def test_a_capture_comes_closer_until_what_was_found_fills_it(size):
     assert corners[1][:] == pytest.approx((*edge, 0.3, 1))
 
 
+def test_in_quad_view_the_view_that_is_turned_freely_is_captured(monkeypatch):
+    from blender_trellis.ui import captures
+
+    taken = []
+    monkeypatch.setattr(captures, "_capture", lambda *given: taken.append(given[-1]))
+    quads = [
+        SimpleNamespace(
+            type="WINDOW",
+            width=width,
+            height=100,
+            data=SimpleNamespace(view_matrix=f"{width} seen", window_matrix=f"{width} drawn"),
+        )
+        for width in (100, 300)
+    ]
+    header = SimpleNamespace(type="HEADER", width=9, height=9, data=None)
+    space = SimpleNamespace(region_3d=quads[0].data)
+    area = SimpleNamespace(regions=[header, *quads], spaces=SimpleNamespace(active=space))
+    captures.of_view(None, area)
+    assert taken == [captures._Eye("300 seen", "300 drawn", 3.0)]
+
+
 # -- A folder -------------------------------------------------------------------------------------
 
 
