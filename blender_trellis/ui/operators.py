@@ -83,7 +83,7 @@ class TRELLIS_OT_generate(_Order, bpy.types.Operator):
         "Make a 3D model of the images. Blender stays usable meanwhile; the model appears at the place "
         "that the 3D cursor has now"
     )
-    # Without REGISTER: what can be adjusted afterwards is done once more, and charged once more
+    # Without REGISTER: what can be adjusted or repeated is done once more without a question, and charged once more
     bl_options = {"UNDO"}
 
     endpoint: StringProperty(
@@ -117,7 +117,7 @@ class TRELLIS_OT_retexture(_Order, bpy.types.Operator):
         "custom properties stay. The result has the modifiers in it, so they are switched off, not removed; vertex groups and "
         "shape keys go with the old mesh"
     )
-    bl_options = {"REGISTER"}
+    bl_options = {"UNDO"}  # as of Generate
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

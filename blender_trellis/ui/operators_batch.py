@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class TRELLIS_OT_choose_folder(bpy.types.Operator):
     bl_idname = "trellis.choose_folder"
     bl_label = "Generate from Folder…"
     bl_description = "Make one model of each picture in a folder, in a row at the 3D cursor. Asks before anything is sent"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # without REGISTER, as of Generate
 
     directory: StringProperty(subtype="DIR_PATH", options={"SKIP_SAVE", "HIDDEN"})
     filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
@@ -36,17 +37,24 @@ class TRELLIS_OT_choose_folder(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        return set(bpy.ops.trellis.generate_folder("INVOKE_DEFAULT", directory=self.directory))
+        try:
+            bpy.ops.trellis.generate_folder("INVOKE_DEFAULT", directory=self.directory)
+        except RuntimeError as error:  # what it reported: "Error: …"
+            self.report({"ERROR"}, str(error).partition(": ")[2].strip())
+            return {"CANCELLED"}
+        # The dialog goes on by itself: who answers a file browser with its RUNNING_MODAL is never freed
+        return {"FINISHED"}
 
 
 class TRELLIS_OT_generate_folder(bpy.types.Operator):
     bl_idname = "trellis.generate_folder"
     bl_label = "Generate from Folder"
     bl_description = "Make one model of each picture in a folder, in a row at the 3D cursor"
-    bl_options = {"REGISTER"}
+    bl_options = {"UNDO"}  # as of Generate
 
-    _good: list[Path]
-    _bad: list[str]
+    # What the dialog found; a script has none
+    _good: Sequence[Path] = ()
+    _bad: Sequence[str] = ()
 
     directory: StringProperty(
         name="Folder",
@@ -98,13 +106,14 @@ class TRELLIS_OT_generate_folder(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            good, bad = _pictures(self.directory)
-            operators.carry_out(context.scene, orders.batch_of(context.scene, good))
+            if not self._good:
+                self._good, self._bad = _pictures(self.directory)
+            operators.carry_out(context.scene, orders.batch_of(context.scene, self._good))
         except TrellisError as error:
             return operators.refuse(self, error)
-        if bad:
+        if self._bad:
             words = tr("Skipped, as they cannot be read: {names}")
-            self.report({"WARNING"}, words.format(names=", ".join(bad)))
+            self.report({"WARNING"}, words.format(names=", ".join(self._bad)))
         return {"FINISHED"}
 
 

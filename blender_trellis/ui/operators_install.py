@@ -184,7 +184,7 @@ class TRELLIS_OT_uninstall_local(_NotMeanwhile, bpy.types.Operator):
     bl_description = (
         "Delete the engine's Python environment and the model's files. Made models stay"
     )
-    bl_options = {"REGISTER"}
+    bl_options = set()  # without REGISTER: repeated, it would not ask
 
     part: EnumProperty(
         name="Part", description="What to delete", items=_PARTS, options={"SKIP_SAVE"}

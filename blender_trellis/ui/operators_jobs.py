@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Operators on one job or result, which the button names, and on the pages of the history."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
 
 from ..endpoints import prices
-from ..errors import TrellisError
+from ..errors import OutputError, TrellisError
 from . import jobs, money, operators, pump
 from .text import tr
 
@@ -42,15 +43,30 @@ class JobOperator:
         return False
 
     def _id(self) -> str:
-        """The job that is meant.
+        """The job that is meant, and stays so while the user is asked, whatever arrives meanwhile.
 
         Raises:
             TrellisError: there is none.
         """
-        found = self.job_id or next((view.id for view in self._candidates()), "")
-        if not found:
+        if not self.job_id:
+            self.job_id = next((view.id for view in self._candidates()), "")
+        if not self.job_id:
             raise TrellisError(f"{self._none}.")
-        return str(found)
+        return str(self.job_id)
+
+    def _view(self) -> Any:
+        """The job that is meant as the panel shows it; None if it shows none."""
+        with contextlib.suppress(TrellisError):
+            self._id()
+        return pump.get().board.views.get(self.job_id)
+
+    def _ask(
+        self, context: bpy.types.Context, event: bpy.types.Event, question: str, **words: str
+    ) -> set[str]:
+        """Have it executed after a question, which names the model."""
+        self._view()
+        title = tr(question).format(model=pump.get().board.title(self.job_id))
+        return set(context.window_manager.invoke_confirm(self, event, title=title, **words))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
@@ -90,7 +106,7 @@ class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.cancel"
     bl_label = "Cancel Generation"
     bl_description = "Stop making this model. What a service has done by then may be charged"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # as of Retry
     _none = "No model is being made"
 
     @classmethod
@@ -181,6 +197,13 @@ class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
         options={"HIDDEN"},
     )
 
+    def check(self, _context: bpy.types.Context) -> bool:
+        """Have the file browser look for the file that will be written: for "chair", chair.glb."""
+        typed = self.filepath
+        if bpy.path.basename(typed):
+            self.filepath = bpy.path.ensure_ext(typed, ".glb")
+        return bool(self.filepath != typed)
+
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         try:
             self.filepath = self.filepath or self._files()[0].name
@@ -192,8 +215,13 @@ class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
     def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
         if not self.filepath:
             raise TrellisError("Say where the model is to be written.")
-        output = Path(bpy.path.abspath(self.filepath))
-        return pump.get().export(job_id, output.with_suffix(".glb"))
+        output = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), ".glb"))
+        # The file browser asks about the first file alone
+        for number in range(2, len(self._files()) + 1):
+            path = output.with_stem(f"{output.stem}-{number}")
+            if path.exists():
+                raise OutputError(f"Cannot write {path}: it exists already. Choose another name.")
+        return pump.get().export(job_id, output)
 
 
 class TRELLIS_OT_reveal_result(ResultOperator, bpy.types.Operator):
@@ -213,10 +241,14 @@ class TRELLIS_OT_forget(ResultOperator, bpy.types.Operator):
     bl_idname = "trellis.forget"
     bl_label = "Remove Model from Results"
     bl_description = "Take this model off the list. Its file stays in the results folder"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # as of Retry
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        return set(context.window_manager.invoke_confirm(self, event))
+        return self._ask(
+            *(context, event, "Remove {model} from the list?"),
+            message="Its file stays in the results folder.",
+            confirm_text="Remove",
+        )
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
         return pump.get().forget(job_id)
@@ -226,18 +258,15 @@ class TRELLIS_OT_delete_result(ResultOperator, bpy.types.Operator):
     bl_idname = "trellis.delete_result"
     bl_label = "Delete Generated Model"
     bl_description = "Delete this model's files for good, and the pictures that it was made of. What stands in a scene stays"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # as of Retry
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        asked = context.window_manager.invoke_confirm(
-            self,
-            event,
-            title="Delete Model?",
+        return self._ask(
+            *(context, event, "Delete {model}?"),
             message="Its files are deleted for good. What stands in a scene stays.",
             confirm_text="Delete",
             icon="WARNING",
         )
-        return set(asked)
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
         return pump.get().delete(job_id)
@@ -272,7 +301,8 @@ class TRELLIS_OT_retry_job(JobOperator, bpy.types.Operator):
         "Ask for the same model again, in place of the one that failed. At a service it is a new job, which is charged for "
         "itself"
     )
-    bl_options = {"REGISTER"}
+    # Without REGISTER: Repeat Last would not ask, and would take the next job where none is named
+    bl_options = set()
     _none = "No job has failed"
 
     @staticmethod
@@ -281,7 +311,7 @@ class TRELLIS_OT_retry_job(JobOperator, bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Ask where the first one may have been charged: then this one is charged as well."""
-        view = pump.get().board.views.get(self.job_id)
+        view = self._view()
         if view is None or not view.request_id or view.endpoint not in prices.PRICES:
             return self.execute(context)
         message = tr(
@@ -326,12 +356,23 @@ class TRELLIS_OT_dismiss(JobOperator, bpy.types.Operator):
     bl_idname = "trellis.dismiss"
     bl_label = "Dismiss Failed Generation"
     bl_description = "Show this failed job no longer"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # as of Retry
     _none = "No job has failed"
 
     @staticmethod
     def _fits(view: Any) -> bool:
         return bool(view.error) and not view.at_work
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Ask where what can still be done about it goes with it."""
+        view = self._view()
+        if view is None or not view.uncertain:
+            return self.execute(context)
+        return self._ask(
+            *(context, event, "Dismiss {model}?"),
+            message="The service may have this job; it cannot be collected afterwards.",
+            confirm_text="Dismiss",
+        )
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> None:
         pump.get().dismiss(job_id)

@@ -59,7 +59,7 @@ class TRELLIS_OT_remove_key(_Key, bpy.types.Operator):
         "Delete the key from the keychain of this computer. Services show a key only once: without a copy of it, make "
         "another one there"
     )
-    bl_options = {"REGISTER"}
+    bl_options = set()  # without REGISTER: repeated, it would not ask
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:

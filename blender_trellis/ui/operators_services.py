@@ -77,7 +77,7 @@ class TRELLIS_OT_send_again(_Uncertain, bpy.types.Operator):
     bl_idname = "trellis.send_again"
     bl_label = "Send Generation Again"
     bl_description = "Send the request of an uncertain job anew. If the service has it already, both are made and charged"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # as of Retry
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         asked = context.window_manager.invoke_confirm(

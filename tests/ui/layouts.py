@@ -122,3 +122,19 @@ class _Beside:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._addon, name)
+
+
+def invoke(operator: type, **given: Any) -> dict[str, Any]:
+    """What a click on a button of an operator does: the words of the question that it asks, {} if it asks none."""
+    asked: list[dict[str, Any]] = []
+    bases = tuple(each for each in operator.__bases__ if each is not bpy.types.Operator)
+    own = {
+        name: each for name, each in vars(operator).items() if name not in ("__dict__", "bl_rna")
+    }
+    clicked: Any = type(operator.__name__, bases, own | {"job_id": "", **given})()
+    manager = SimpleNamespace(
+        invoke_confirm=lambda _operator, _event, **words: asked.append(words) or {"INTERFACE"}
+    )
+    done = clicked.invoke(SimpleNamespace(window_manager=manager), None)
+    assert done == ({"INTERFACE"} if asked else {"FINISHED"})
+    return asked[0] if asked else {}

@@ -2,8 +2,10 @@
 """The panels Jobs and Results: many jobs at once, what a failed one offers, pages of the history and what can be done with a
 result."""
 
+import os
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -15,11 +17,11 @@ from blender_trellis.generation.job import Event, Job, State
 from blender_trellis.generation.journal import Journal
 from blender_trellis.generation.library import Library, thumbnail
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import jobs, notices, operators, panels_jobs, pump
+from blender_trellis.ui import jobs, notices, operators, operators_jobs, panels_jobs, pump
 from blender_trellis.ui.jobs import Board, JobView
 from scene import glbs
 from services.standin import Reply
-from ui.layouts import draw
+from ui.layouts import draw, invoke
 
 FAL = "fal-ai/trellis-2"
 TO_READY = (State.SUBMITTING, State.RUNNING, State.DOWNLOADING)
@@ -314,6 +316,38 @@ def test_a_result_is_exported_as_it_was_made(extension, until, opened, tmp_path)
     bpy.ops.trellis.export_result(job_id=job.id, filepath=str(tmp_path / "none" / "a.glb"))
     until(lambda: not extension.busy)
     assert "Cannot write" in extension.board.fault
+
+
+def test_a_dot_in_the_name_of_an_export_is_kept_and_asked_about(extension, until, opened, tmp_path):
+    (job,) = opened(1)
+    typed = SimpleNamespace(filepath=str(tmp_path / "robot v1.2"))
+    export = operators_jobs.TRELLIS_OT_export_result
+    assert export.check(typed, None) and typed.filepath == str(tmp_path / "robot v1.2.glb")
+    assert not export.check(typed, None)
+    nameless = SimpleNamespace(filepath=f"{tmp_path}{os.sep}")
+    assert not export.check(nameless, None)
+    bpy.ops.trellis.export_result(job_id=job.id, filepath=str(tmp_path / "robot v1.2"))
+    until(lambda: not extension.busy)
+    assert [path.name for path in tmp_path.glob("robot*")] == ["robot v1.2.glb"]
+
+
+def test_of_several_results_none_overwrites_another_file(extension, until, opened, tmp_path):
+    (job,) = opened(1)
+    extension.board.views[job.id].files *= 3
+    other = tmp_path / "a-3.glb"
+    other.write_bytes(b"another model")
+    with pytest.raises(RuntimeError, match=r"a-3\.glb: it exists already. Choose another name"):
+        bpy.ops.trellis.export_result(job_id=job.id, filepath=str(tmp_path / "a.glb"))
+    until(lambda: not extension.busy)
+    assert other.read_bytes() == b"another model" and not (tmp_path / "a.glb").exists()
+
+
+@pytest.mark.parametrize("name", ["delete_result", "forget"])
+def test_the_question_names_the_model_that_goes(extension, opened, name):
+    kept, newest = opened(2)
+    operator = getattr(operators_jobs, f"TRELLIS_OT_{name}")
+    assert kept.title in invoke(operator, job_id=kept.id)["title"]
+    assert newest.title in invoke(operator)["title"]
 
 
 def test_a_result_is_imported_at_another_size(extension, until, opened):

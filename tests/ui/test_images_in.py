@@ -365,6 +365,38 @@ def test_before_a_folder_is_sent_the_count_the_sum_and_what_is_skipped_are_shown
     assert "2 models of 2 images" in told and "$0.60" in told and "broken.jpg" in told
 
 
+def test_what_the_dialog_has_found_is_not_read_again(extension, settings, folder):
+    told = []
+    asked = SimpleNamespace(
+        directory=str(folder / "gone"),
+        report=lambda kind, words: told.append(words),
+        _good=[folder / "a.png"],
+        _bad=["broken.jpg"],
+    )
+    assert TRELLIS_OT_generate_folder.execute(asked, bpy.context) == {"FINISHED"}
+    assert [view.title for view in extension.board.views.values()] == ["a"]
+    assert told == ["Skipped, as they cannot be read: broken.jpg"]
+
+
+def test_a_chosen_folder_without_pictures_says_so_and_no_more(extension, tmp_path):
+    with pytest.raises(RuntimeError) as told:
+        bpy.ops.trellis.choose_folder(directory=str(tmp_path))
+    words = f"There is no picture in {tmp_path} that can be read. Choose another folder."
+    assert str(told.value) == f"Error: {words}\n"
+
+
+def test_choosing_a_folder_is_done_whatever_the_dialog_answers(extension, folder, monkeypatch):
+    """A file browser would never free an operator that answers with the dialog's RUNNING_MODAL. Without a window Blender
+    executes what it is to invoke."""
+    asked = []
+    monkeypatch.setattr(
+        *(TRELLIS_OT_generate_folder, "execute"),
+        lambda self, _context: asked.append(self.directory) or {"CANCELLED"},
+    )
+    assert bpy.ops.trellis.choose_folder(directory=str(folder)) == {"FINISHED"}
+    assert asked == [str(folder)]
+
+
 def test_a_folder_without_pictures_is_refused(extension, tmp_path):
     with pytest.raises(RuntimeError, match=r"There is no picture in .* that can be read"):
         bpy.ops.trellis.generate_folder(directory=str(tmp_path))

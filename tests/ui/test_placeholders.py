@@ -244,10 +244,3 @@ def test_a_result_is_placed_where_it_is_wished(held, fal, until, extension):
     until(lambda: len(models()) == 2)
     assert {tuple(obj.location) for obj in models()} == {(1, 2, 3), (6, 6, 6)}
     assert not bpy.context.scene.trellis.drop_set
-
-
-@pytest.mark.parametrize("name", ["generate", "run_again", "retexture"])
-def test_what_is_charged_cannot_be_adjusted_afterwards(extension, name):
-    """Blender would do it once more, with both of these options."""
-    options = getattr(bpy.types, f"TRELLIS_OT_{name}").bl_options
-    assert not {"REGISTER", "UNDO"} <= options

@@ -4,6 +4,7 @@
 import subprocess
 import sys
 import threading
+import types
 
 import bpy
 import pytest
@@ -64,6 +65,44 @@ def test_every_operator_says_what_it_does(extension, cls):
     for prop in described.properties:
         shown = not prop.is_hidden and prop.identifier != "rna_type"
         assert not shown or (prop.name and prop.description), prop.identifier
+
+
+SPENDS_OR_DELETES = {
+    *(
+        "generate",
+        "generate_folder",
+        "choose_folder",
+        "retexture",
+        "run_again",
+        "retry_job",
+        "send_again",
+    ),
+    *("cancel", "dismiss", "forget", "delete_result", "uninstall_local", "remove_key"),
+}
+LEADS_THERE = {
+    *("submit", "carry_out", "repeat", "repeat_now", "retry", "send_again", "generate_folder"),
+    *("dismiss", "forget", "delete", "invoke_confirm", "_ask"),
+}
+
+
+def named_in(code):
+    """All that a function names, and those within it."""
+    inside = (each for each in code.co_consts if isinstance(each, types.CodeType))
+    return {*code.co_names}.union(*map(named_in, inside))
+
+
+def test_nothing_that_spends_or_deletes_is_done_again_by_repeat_last(extension):
+    """Blender repeats or adjusts what has REGISTER, without the question that comes before it."""
+    found = set(SPENDS_OR_DELETES)
+    for name in filter(lambda each: each.startswith("TRELLIS_OT_"), dir(bpy.types)):
+        cls = getattr(bpy.types, name)
+        own = [each for each in cls.__mro__ if each.__module__.startswith("blender_trellis")]
+        methods = [each for base in own for each in vars(base).items() if each[0] != "_ask"]
+        codes = [each.__code__ for _, each in methods if isinstance(each, types.FunctionType)]
+        if LEADS_THERE & set().union(*map(named_in, codes)):
+            found.add(name.removeprefix("TRELLIS_OT_"))
+    options = {name: getattr(bpy.types, f"TRELLIS_OT_{name}").bl_options for name in found}
+    assert {name for name in found if "REGISTER" in options[name]} == set()
 
 
 def test_keys_are_hidden_and_never_on_the_scene(extension):

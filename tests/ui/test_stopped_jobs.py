@@ -16,7 +16,7 @@ from blender_trellis.ui import operators, operators_jobs, panels, panels_jobs, p
 from blender_trellis.ui.jobs import JobView
 from gate import Gate
 from services.standin import Reply
-from ui.layouts import draw
+from ui.layouts import draw, invoke
 
 FAL, RUNWARE = "fal-ai/trellis-2", "runware/trellis-2"
 
@@ -118,6 +118,20 @@ def test_an_uncertain_job_that_is_dismissed_does_not_come_back(extension, uncert
     until(lambda: not extension.busy)
     assert not extension.board.views and not extension.runner.journal.jobs()
     assert not bpy.ops.trellis.send_again.poll()
+
+
+def test_before_an_uncertain_job_is_dismissed_it_is_asked_about(extension, uncertain):
+    asked = invoke(operators_jobs.TRELLIS_OT_dismiss, job_id=uncertain.id)
+    assert uncertain.title in asked["title"] and "cannot be collected" in asked["message"]
+    assert uncertain.id in extension.board.views
+
+
+def test_a_failed_job_is_dismissed_without_a_question(extension, fal, start, until):
+    failing(fal, "ss_sampling_steps")
+    view = start(FAL)
+    until(lambda: not view.at_work)
+    assert invoke(operators_jobs.TRELLIS_OT_dismiss, job_id=view.id) == {}
+    assert not extension.board.views
 
 
 def test_a_new_blender_asks_for_an_uncertain_job_and_then_shows_it(fal, uncertain, until):
