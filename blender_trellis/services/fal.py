@@ -83,6 +83,9 @@ class FalService(QueueService):
         """Look for the job among the account's past requests: one of the same input, seed included, that no other job has.
 
         None says little: whether fal lists a request before it has ended is not documented.
+
+        Raises:
+            UnreachableError: there is no answer now.
         """
         start = datetime.fromtimestamp(submission.created, UTC) - _MARGIN
         query = {
@@ -103,8 +106,8 @@ class FalService(QueueService):
                 if not page.get("has_more") or not page.get("next_cursor"):
                     break
                 query["cursor"] = str(page["next_cursor"])
-        except TrellisError:
-            pass
+        except (AccountError, RejectedError):
+            pass  # not every key may read the list
         return None
 
     async def price(self, submission: Submission) -> float | None:

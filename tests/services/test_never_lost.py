@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ import httpx
 import pytest
 from PIL import Image
 
+from blender_trellis.config import Config
 from blender_trellis.generation import glb
 from blender_trellis.generation.job import Job, State
 from blender_trellis.generation.journal import Journal
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.runner import Runner
 from gate import Gate, Point
 from harness import REPOSITORY, Ran, run_trellis, trellis_command
 from scene import glbs
@@ -454,6 +457,22 @@ def test_equal_requests_that_were_lost_are_found_one_each(fal_side: Side) -> Non
     assert told == [job.id for job in reversed(fal_side.jobs())]
     fal_side.assert_all_delivered(accepted=2)
     assert {job.request_id for job in fal_side.jobs()} == set(fal_side.standin.jobs)
+
+
+def test_a_history_that_does_not_answer_at_first_is_asked_again(
+    fal: FalStandIn, home: Path, picture: Path
+) -> None:
+    fal.script.queued = 0  # it is listed at once
+    with Gate(fal.url("queue")) as front, Gate(fal.url("api")) as api:
+        front.on(SUBMIT["fal"], "after", lambda: "drop", times=1)
+        api.on(HISTORY, "before", lambda: "drop", times=2)
+        config = replace(Config.load(), fal_queue_url=front.url, fal_api_url=f"{api.url}/v1")
+        runner = Runner(config)
+        try:
+            job = runner.wait(runner.submit(Request("fal-ai/trellis-2", [picture])))
+        finally:
+            runner.close()
+    assert job.state is State.READY and len(fal.submits) == 1
 
 
 @pytest.fixture
