@@ -18,7 +18,7 @@
     │   └── ResultError               it delivered a file that is broken or hostile
     ├── UnreachableError     exit 4   no answer, or none that can be relied on; trying later may help
     │   ├── SidecarError              the local process does not start or does not answer
-    │   ├── LeftError                 nobody waits any more, but the service goes on: the result can be collected
+    │   ├── LeftError                 nobody works on the job any more: the service goes on, or it was not sent; it can be resumed
     │   └── UncertainError            a reply was lost after a submit: the job may exist, and cost
     └── CancelledError       exit 130 the user asked for it
 
@@ -142,7 +142,7 @@ class SidecarError(UnreachableError):
 
 
 class LeftError(UnreachableError):
-    """Nobody waits for the job any more; it goes on at the service, and its result can be collected."""
+    """Nobody works on the job any more: it goes on at the service, or was not sent; it can be resumed."""
 
     state = "uncertain"
 

@@ -96,7 +96,7 @@ class Carrier:
         self._heed(job)
         service = await self.service(job.endpoint)
         if job.state is not State.DOWNLOADING:
-            async with self._turn(job):
+            async with self._turn(job, service):
                 if job.state is not State.RUNNING:
                     job = await self._submit(job, service)
                 await self._follow(job, service)
@@ -105,8 +105,12 @@ class Carrier:
         await self._collect(job, service)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, job: Job) -> AsyncIterator[None]:
-        """One of the turns at the job's service. What may be there already does not wait for one."""
+    async def _turn(self, job: Job, service: Service) -> AsyncIterator[None]:
+        """One of the turns at the job's service. What may be there already does not wait for one.
+
+        Raises:
+            LeftError: while it waited, the service could not be reached by one that had its turn.
+        """
         name = schemas()[job.endpoint]["service"]
         # This computer has a queue of its own, for all who ask it
         limit = math.inf if name == "local" else self._config.jobs_at_once
@@ -122,10 +126,17 @@ class Carrier:
 
         try:
             if job.state is State.PREPARED:
-                await turns.wait(job.id, job.created, look)
+                if not await turns.wait(job.id, job.created, look):
+                    raise LeftError(
+                        f"{service.name} cannot be reached, so the job was not sent. It keeps its place: resume it later."
+                    )
             else:
                 turns.enter(job.id)
             yield
+        except UnreachableError as error:
+            if type(error) is UnreachableError:  # it was given up, and surely not sent
+                turns.disperse()
+            raise
         finally:
             turns.leave(job.id)
 

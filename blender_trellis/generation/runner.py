@@ -325,7 +325,7 @@ def _resumable(job: Job, error: TrellisError) -> bool:
     place in the line is lost."""
     match job.state:
         case State.PREPARED:
-            return isinstance(error, AccessError | StorageError)
+            return isinstance(error, AccessError | LeftError | StorageError)
         case State.SUBMITTING | State.RUNNING | State.UNCERTAIN:
             return error.exit_code in (1, 2) or isinstance(error, LeftError)
         case _:

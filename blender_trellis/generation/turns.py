@@ -18,24 +18,33 @@ class Turns:
         self._limit = limit
         self._inside: set[str] = set()
         self._line: list[tuple[float, str]] = []
+        self._dispersed = 0
         self._moved = asyncio.Event()
 
-    async def wait(self, job_id: str, asked: float, look: Callable[[int], None]) -> None:
-        """Come back when it is the job's turn. `asked` is when it was asked for, and so its place in the line.
+    async def wait(self, job_id: str, asked: float, look: Callable[[int], None]) -> bool:
+        """Come back when it is the job's turn, or with False when the line was dispersed. `asked` is when it was asked for, and
+        so its place in the line.
 
         `look` is called with how many come first, whenever that may have changed and now and then; what it raises ends the
         waiting.
         """
-        place = (asked, job_id)
+        place, dispersed = (asked, job_id), self._dispersed
         bisect.insort(self._line, place)
         try:
             while (ahead := len(self._inside) + self._line.index(place)) >= self._limit:
                 look(ahead)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._moved.wait(), _GLANCE)
+                if self._dispersed != dispersed:
+                    return False
         finally:
             self._line.remove(place)
         self._inside.add(job_id)
+        return True
+
+    def disperse(self) -> None:
+        """The service cannot be reached: those in the line need not try one after the other."""
+        self._dispersed += 1
 
     def enter(self, job_id: str) -> None:
         """A job that is there already, whatever the limit."""

@@ -309,3 +309,23 @@ def test_one_whose_turn_comes_while_the_disk_is_full_is_sent_once_when_there_is_
     watched.until(lambda: watched.ready(jobs[1]))
     runner.close()
     assert len(fal.submits) == 2
+
+
+def test_where_the_service_cannot_be_reached_those_that_wait_stop_and_keep_their_place(
+    settings: Config, fal: FalStandIn, picture: Path
+) -> None:
+    offline = Runner(replace(settings, jobs_at_once=1, fal_queue_url="http://127.0.0.1:9"))
+    watched = Watched(offline)
+    jobs = ask(offline, picture, 3)
+    watched.until(lambda: all(job in watched.last and watched.last[job].error for job in jobs))
+    states = [watched.last[job].state for job in jobs]
+    assert states == [State.FAILED, State.PREPARED, State.PREPARED]
+    assert states == [offline.journal.get(job).state for job in jobs]
+    offline.close()
+    fal.script.held = False
+    online = Runner(settings)
+    assert [job.id for job in online.resume()] == jobs[1:]
+    watched = Watched(online)
+    watched.until(lambda: watched.ready(*jobs[1:]))
+    online.close()
+    assert sorted(seeds(fal)) == [1, 2]

@@ -226,6 +226,26 @@ def test_a_job_that_stopped_for_want_of_a_key_goes_on_once_there_is_one(
     assert len(runware.submits) == 1
 
 
+def test_one_that_waits_for_its_turn_goes_on_later_and_is_never_sent_once_dismissed(
+    fal, start, until, monkeypatch
+):
+    monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "1")
+    fal.script.held = True
+    first = start(FAL)
+    until(lambda: first.state is State.RUNNING)
+    assert bpy.ops.trellis.generate() == {"FINISHED"}
+    (waiting,) = (view for view in pump.get().board.views.values() if view is not first)
+    until(lambda: waiting.ahead == 1)
+    monkeypatch.delenv("FAL_KEY")
+    again = another_blender()
+    until(lambda: waiting.id in again.board.views and again.board.views[waiting.id].stopped)
+    view = again.board.views[waiting.id]
+    assert view.resumable and not view.failed and "no key for fal" in view.error
+    bpy.ops.trellis.dismiss(job_id=view.id)
+    until(lambda: again.runner.journal.get(view.id).state is State.CANCELLED)
+    assert view.id not in again.board.views and len(fal.submits) == 1
+
+
 def failing(fal, name):
     wrong = {"loc": ["body", name], "msg": "Input should be less", "type": "less_than_equal"}
     fal.script.outcome = Reply(422, {"detail": [wrong]})
