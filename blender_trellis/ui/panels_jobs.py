@@ -85,7 +85,7 @@ def _draw_log(layout: Any, header: Any, view: "JobView") -> None:
     toggle.job_id = view.id
     told = row.row()
     told.active = False
-    last = "" if view.expanded else view.message
+    last = "" if view.expanded or view.error else view.message
     told.label(text=said(last) or tr("Log"), translate=False)
     if not view.expanded:
         return

@@ -70,12 +70,14 @@ def waiting_for_runware_is_stopped_and_resumed() -> d.Step:
     yield from d.until(lambda: view.request_id, "the task at Runware")
     yield from d.click_text("Stop Waiting")
     yield from d.until(lambda: view.resumable, "Resume")
-    yield 1.0
+    yield from t.scroll_down()
     d.shot_sidebar("7-left")
     runware.finish(view.request_id)
     yield from d.click_text("Resume", nth=-1)  # the message above it has the word, too
+    yield from d.until(lambda: not view.error, "the job going on")
     yield from t.arrived(3)
     assert len(runware.submits) == 1
+    yield from d.act("xdotool", "click", "--repeat", 15, 4, after=1.0)  # back up
 
 
 def what_was_spent_is_said() -> d.Step:

@@ -98,6 +98,13 @@ def press_generate(after: float = 0.3) -> d.Step:
     yield from d.until(lambda: len(board().views) > there, "a job after the click")
 
 
+def scroll_down() -> d.Step:
+    """Bring the lower end of the sidebar into sight."""
+    sidebar = d.box(d.region())
+    x, y = d.on_screen(sidebar.left + 20, sidebar.top - 200)
+    yield from d.act("xdotool", "mousemove", x, y, "click", "--repeat", 15, 5, after=1.0)
+
+
 def arrived(count: int) -> d.Step:
     """Wait for `count` models in the scene, and for nothing being at work any more."""
     view = newest()
