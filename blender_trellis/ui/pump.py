@@ -81,10 +81,14 @@ class Pump:
         from ..scene import append, assets, recipe, retexture, worker  # noqa: F401
 
         runner = Runner(config)
-        at_work = [job for job in runner.resume() if job.state is not State.READY]
+        claimed = runner.resume()
+        at_work = [job for job in claimed if job.state is not State.READY]
         self._claimed = {job.id for job in at_work}
         self.inbox.put(partial(self.board.load, at_work[::-1], runner.library.inputs))
         self.runner = runner  # from now on its events are taken, by then for jobs that are shown
+        for job in claimed:
+            if job.state is State.READY:
+                self.inbox.put(partial(self._bring_home, job))
         self._count()
         self._read_page("", 0)
 
@@ -597,6 +601,15 @@ class Pump:
     def _know(self, job: Job) -> None:
         assert self.runner
         self.board.know(job, self.runner.library.inputs)
+
+    def _bring_home(self, job: Job) -> None:
+        """A model that was made while nobody was here comes into the scene that asked for it, if that is open."""
+        from .arrivals import find_scene
+
+        if self.runner and find_scene(job.wish):
+            self.board.load([job], self.runner.library.inputs)
+            self.board.set_importing(job.id, True)
+            self._import(job, wish=job.wish)
 
     def _ready(self, job: Job) -> None:
         self._know(job)

@@ -5,6 +5,7 @@ The timer's function is called directly: it is the one that Blender calls in a w
 real.
 """
 
+import time
 from pathlib import Path
 
 import bpy
@@ -288,3 +289,24 @@ def test_the_copy_of_a_scene_does_not_get_the_models_of_the_original(extension, 
     until(lambda: not extension.busy)
     assert [obj for obj in original.objects if read(obj)]
     assert arrivals.find_scene(wish) == copy
+
+
+def test_a_model_that_was_made_while_it_was_switched_off_comes_when_it_is_on_again(
+    extension, until, asked
+):
+    until(lambda: extension.runner is not None)
+    scene = bpy.context.scene
+    job = extension.runner.wait(asked)
+    assert not models(scene), "no tick has taken the event"
+    blender_trellis.unregister()
+    blender_trellis.register()
+    again = pump.get()
+    deadline = time.monotonic() + 120
+    while not models(scene):
+        assert time.monotonic() < deadline
+        pump.tick()
+        time.sleep(0.02)
+    assert read(models(scene)[0]).job_id == job.id
+    while again.busy:
+        pump.tick()
+    assert again.runner.journal.get(job.id).fulfilled
