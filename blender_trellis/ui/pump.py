@@ -252,9 +252,9 @@ class Pump:
 
     def repeat(self, job_id: str, title: str, endpoint: str, wish: dict[str, Any] | None) -> str:
         """Start the same as a job once more and return the new one's id at once; where `wish` is None with the old wish."""
-        self.start()
         from .arrivals import stands_in
 
+        self.start()
         again = _new_id()
         if wish and wish.get("row"):
             stands_in(again, job_id)
@@ -524,9 +524,8 @@ class Pump:
             self._look()
         if self._config and self._config.offline == bpy.app.online_access:
             self._reconfigure()
-        search = (
-            bpy.context.window_manager.trellis_search
-        )  # another one where another file was opened
+        # Where another file was opened it is another one
+        search = bpy.context.window_manager.trellis_search
         if self.runner and search != self.board.search:
             self.look_up(search=search)
         self._drain(self.inbox, lambda call: call(), until)

@@ -88,13 +88,7 @@ def the_preferences_and_a_tooltip_are_seen() -> d.Step:
     yield from d.move(sidebar.right - 50, sidebar.top - 45)  # the first of the icons
     yield 3.0
     d.shot("5-tooltip")
-    bpy.ops.screen.userpref_show()
-    yield 1.5
-    window = bpy.context.window_manager.windows[-1]
-    with bpy.context.temp_override(window=window, area=window.screen.areas[0]):
-        bpy.context.preferences.active_section = "ADDONS"
-        bpy.ops.preferences.addon_show(module=t.ROOT)
-    yield 3.0
+    window = yield from t.open_preferences()
     d.shot("6-preferences", d.box(window), of=window)
     with bpy.context.temp_override(window=window):
         bpy.ops.wm.window_close()

@@ -75,13 +75,7 @@ def of_fal() -> d.Step:
 
 
 def of_the_preferences() -> d.Step:
-    bpy.ops.screen.userpref_show()
-    yield 1.5
-    window = bpy.context.window_manager.windows[-1]
-    with bpy.context.temp_override(window=window, area=window.screen.areas[0]):
-        bpy.context.preferences.active_section = "ADDONS"
-        bpy.ops.preferences.addon_show(module=t.ROOT)
-    yield 2.0
+    window = yield from t.open_preferences()
     d.shot("preferences", d.box(window), of=window)
 
 

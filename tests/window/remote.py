@@ -88,18 +88,13 @@ def what_was_spent_is_said() -> d.Step:
 
 
 def keys_are_checked_in_the_preferences() -> d.Step:
-    bpy.ops.screen.userpref_show()
-    yield 1.5
+    yield from t.open_preferences()
     for service in ("fal", "runware"):
         bpy.ops.trellis.check_key(service=service)
     keys = t.board().keys
     yield from d.until(lambda: "Asking…" not in keys.values(), "the answers")
     assert keys["runware"] == "Accepted. Balance 12.34 USD", keys
-    window = bpy.context.window_manager.windows[-1]
-    with bpy.context.temp_override(window=window, area=window.screen.areas[0]):
-        bpy.context.preferences.active_section = "ADDONS"
-        bpy.ops.preferences.addon_show(module=t.ROOT)
-    yield 2.0
+    yield 1.0
     d.shot("9-preferences")
 
 

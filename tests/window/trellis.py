@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -96,6 +96,18 @@ def press_generate(after: float = 0.3) -> d.Step:
     there = len(board().views)
     yield from d.click_text("Generate", after=after)
     yield from d.until(lambda: len(board().views) > there, "a job after the click")
+
+
+def open_preferences() -> Generator[float, None, bpy.types.Window]:
+    """The extension's preferences, in a window of their own, which is returned."""
+    bpy.ops.screen.userpref_show()
+    yield 1.5
+    window = bpy.context.window_manager.windows[-1]
+    with bpy.context.temp_override(window=window, area=window.screen.areas[0]):
+        bpy.context.preferences.active_section = "ADDONS"
+        bpy.ops.preferences.addon_show(module=ROOT)
+    yield 3.0
+    return window
 
 
 def scroll_down() -> d.Step:
