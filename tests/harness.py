@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ class Ran:
     @property
     def last(self) -> dict[str, Any]:
         return self.lines[-1]
+
+
+def sizes(folder: Path, pattern: str) -> list[int]:
+    """Those of the files in a folder, while another process writes, renames and deletes there."""
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            found.append(path.stat().st_size)
+    return found
 
 
 def trellis_command(*arguments: str | Path) -> list[str]:

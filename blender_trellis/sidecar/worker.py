@@ -128,9 +128,13 @@ class Worker:
             _log.warning("the worker's line is broken: %s", error)
         finally:
             self._current = None
-        await self.stop()
         if event.get("kind") == "broken":
+            await self.stop()
             return
+        with suppress(TimeoutError):
+            # Whoever signals a process that is just ending takes its exit code away from asyncio, which says 255 then
+            await asyncio.wait_for(process.wait(), CANCEL_SECONDS)
+        await self.stop()
         if self._cancelled == job_id:
             yield {"id": job_id, "event": "failed", "kind": "cancelled"}
         else:

@@ -16,7 +16,7 @@ import pytest
 
 from blender_trellis.install import weights
 from blender_trellis.services import sidecar
-from harness import REPOSITORY, run_trellis, trellis_command
+from harness import REPOSITORY, run_trellis, sizes, trellis_command
 from install.hub import TOKEN, Hub, Trouble
 from install.index import Index
 
@@ -175,7 +175,7 @@ def test_killed_in_a_download_it_goes_on_at_that_byte(leave: Hub, home: Path) ->
     with process, process.stdout:
         deadline = time.monotonic() + 60
         parts = weights.folder(home) / "ckpts"
-        while not any(part.stat().st_size == 50_000 for part in parts.glob("ss_flow*.part")):
+        while 50_000 not in sizes(parts, "ss_flow*.part"):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()

@@ -23,6 +23,7 @@ from blender_trellis.errors import (
 from blender_trellis.install import hub as client
 from blender_trellis.install import installer, weights
 from blender_trellis.install.installer import Wish
+from harness import sizes
 from install.hub import COMMIT, GATED, TOKEN, Hub, Trouble, tensors
 
 ONLY_WEIGHTS = Wish(only=installer.WEIGHTS)
@@ -189,7 +190,7 @@ def test_a_part_of_another_revision_is_not_gone_on_with(leave: Hub, home: Path) 
     leave.trouble[STRUCTURE] = Trouble(after=50_000, hold=True)
 
     def half() -> bool:
-        return any(part.stat().st_size == 50_000 for part in target(home).parent.glob("*.part"))
+        return 50_000 in sizes(target(home).parent, "*.part")
 
     with pytest.raises(CancelledError):
         installer.install(home, ONLY_WEIGHTS, ignore, half, ignore)

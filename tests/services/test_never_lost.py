@@ -30,7 +30,7 @@ from blender_trellis.generation.journal import Journal
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.runner import Runner
 from gate import Gate, Point
-from harness import REPOSITORY, Ran, run_trellis, trellis_command
+from harness import REPOSITORY, Ran, run_trellis, sizes, trellis_command
 from scene import glbs
 from services.fal_standin import FalStandIn
 from services.runware_standin import RunwareStandIn
@@ -332,7 +332,7 @@ def test_killed_with_a_part_of_the_file_on_disk(side: Side, tmp_path: Path) -> N
     with Stop(gate, "^GET", "half") as half, side.at_work() as process:
         half.wait()
         parts = side.home / "results"
-        _until(lambda: any(part.stat().st_size for part in parts.glob(".*.part")), "the part")
+        _until(lambda: any(sizes(parts, ".*.part")), "the part")
         _kill(process)
     assert run_trellis("jobs", "resume").code == 0
     side.assert_all_delivered()

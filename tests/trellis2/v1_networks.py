@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from blender_trellis.sidecar.engines.trellis2 import dit, vae
+from blender_trellis.sidecar.engines.trellis2.attention import attend
 from blender_trellis.sidecar.engines.trellis2.voxels import (
     Convolution,
     Grid,
@@ -249,7 +250,7 @@ class _WindowedBlock(nn.Module):
         attended = torch.empty_like(x)
         for window in windows.unique():
             own = windows == window
-            attended[own] = dit._attend(q[:, own], k[:, own], v[:, own])
+            attended[own] = attend(q[:, own], k[:, own], v[:, own])
         x = x + self.attn.to_out(attended)
         y: Tensor = x + self.mlp(vae._normalised(x))
         return y
