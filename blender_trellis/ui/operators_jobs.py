@@ -11,7 +11,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
 from ..endpoints import prices
 from ..errors import OutputError, TrellisError
 from . import jobs, money, operators, pump
-from .text import tr
+from .text import said, tr
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -184,7 +184,7 @@ class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
     bl_idname = "trellis.export_result"
     bl_label = "Export Generated Model"
     bl_description = "Copy this model's file, as it was generated, to a place of your choice"
-    bl_options = {"REGISTER"}
+    bl_options = set()  # as of Retry: nor would it ask about a file that is there
 
     filepath: StringProperty(
         name="File", description="The GLB to write", subtype="FILE_PATH", options={"SKIP_SAVE"}
@@ -395,7 +395,9 @@ class TRELLIS_OT_copy_error(JobOperator, bpy.types.Operator):
         view = pump.get().board.views.get(job_id)
         if view is None:
             raise TrellisError("This job is not shown any more.")
-        lines = [view.error, f"Endpoint: {view.endpoint}", f"Job: {view.id}"]
+        # In English too: those who are asked for help may not read the interface's language
+        errors = dict.fromkeys((said(view.error), view.error))
+        lines = [*errors, f"Endpoint: {view.endpoint}", f"Job: {view.id}"]
         lines += [f"Request: {view.request_id}"] if view.request_id else []
         context.window_manager.clipboard = "\n".join([*lines, *view.log]).strip()
         self.report({"INFO"}, tr("Copied"))

@@ -22,9 +22,9 @@ from . import (
 )
 from .text import said, wrapped
 
-# A sidebar narrower than this has no room for much beside a field, or for a long seed and what is beside it. In units of a
-# scale of 1
-_NARROW, _NARROW_FOR_SEED = 200, 270
+# A sidebar narrower than this has no room for much beside a field, or for a seed of ten digits beside all that belongs to it.
+# In units of a scale of 1
+_NARROW, _NARROW_FOR_SEED = 200, 320
 # In the order of the work; the schema's stages
 STAGES = ("image", "structure", "shape", "texture", "mesh", "delivery")
 
@@ -68,22 +68,25 @@ def _is_narrow(context: Any, units: int = _NARROW) -> bool:
 
 
 def _draw_seed(layout: Any, context: Any, settings: Any, blamed: set[str]) -> None:
-    """The seed, and beside it how many models are made from it on; on two lines where there is no room."""
+    """The seed, and beside it how many models are made from it on; below it where there is no room."""
     endpoint, locked = settings.endpoint, settings.seed_locked
     row = layout.row(align=True)
     number = row.row(align=True)
     number.active = locked  # else another one is drawn when the button is pressed
     number.alert = properties.documented_name(endpoint, "seed") in blamed
     number.prop(settings, "seed")
-    row = layout.row(align=True) if _is_narrow(context, _NARROW_FOR_SEED) else row
     row.prop(settings, "seed_locked", text="", icon="LOCKED" if locked else "UNLOCKED")
     row.operator("trellis.new_seed", text="", icon="FILE_REFRESH")
     if schemas()[endpoint]["mesh"]:
         return
-    row.label(text="", icon="DUPLICATE")
-    several = row.row(align=True)
+    narrow = _is_narrow(context, _NARROW_FOR_SEED)
+    several = layout.row() if narrow else row.row(align=True)
     several.alert = properties.documented_name(endpoint, "number_results") in blamed
-    several.ui_units_x = 2.5
+    if narrow:
+        several.prop(settings, "variations")
+        return
+    several.label(text="", icon="DUPLICATE")
+    several.ui_units_x = 3.5
     several.prop(settings, "variations", text="")
 
 

@@ -12,7 +12,7 @@ from .text import CONTEXT, said, tr, wrapped
 if TYPE_CHECKING:
     from .jobs import JobView
 
-_LINES = 12  # of an expanded log, the last; Copy takes them all
+_LINES = 12  # of an expanded log, the last ones; Copy takes them all
 
 
 class TRELLIS_PT_jobs(TrellisPanel, bpy.types.Panel):
@@ -44,14 +44,15 @@ def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
         row.template_icon(icon, scale=3.0)
     column = row.column(align=True)
     top = column.row()
-    top.label(text=f"{view.title} · {view.service}", translate=False)
+    top.label(text=view.title, translate=False)
     if view.at_work:
         _draw_progress(column, top, view)
     else:
         top.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
         top.operator("trellis.dismiss", text="", icon="X", emboss=False).job_id = view.id
-    if view.log:
-        _draw_log(layout, column if view.at_work else layout, view)
+    _draw_told(column, view)
+    if view.expanded:
+        _draw_log(layout, context, view)
     if view.error:
         _draw_error(layout, context, view)
     if view.resumable:
@@ -77,25 +78,32 @@ def _draw_progress(column: Any, top: Any, view: "JobView") -> None:
     stop.job_id = view.id
 
 
-def _draw_log(layout: Any, header: Any, view: "JobView") -> None:
-    """The last line of what a job has told, and on a click the last ones."""
-    row = header.row(align=True)
-    icon = "DISCLOSURE_TRI_DOWN" if view.expanded else "DISCLOSURE_TRI_RIGHT"
-    toggle = row.operator("trellis.toggle_log", text="", icon=icon, emboss=False)
-    toggle.job_id = view.id
+def _draw_told(layout: Any, view: "JobView") -> None:
+    """Who makes it, until it tells something: then the last of that, and a triangle that shows more."""
+    row = layout.row(align=True)
+    if view.log:
+        icon = "DISCLOSURE_TRI_DOWN" if view.expanded else "DISCLOSURE_TRI_RIGHT"
+        toggle = row.operator("trellis.toggle_log", text="", icon=icon, emboss=False)
+        toggle.job_id = view.id
     told = row.row()
     told.active = False
-    last = "" if view.expanded or view.error else view.message
-    told.label(text=said(last) or tr("Log"), translate=False)
-    if not view.expanded:
-        return
-    row.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
+    last = "" if view.expanded or not view.at_work else view.message
+    told.label(text=said(last) or view.service, translate=False)
+    if view.expanded and view.at_work:
+        row.operator("trellis.copy_error", text="", icon="COPYDOWN", emboss=False).job_id = view.id
+
+
+def _draw_log(layout: Any, context: Any, view: "JobView") -> None:
+    """The last lines of what a job has told."""
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.active = False
-    for line in [*view.log][-_LINES:]:
-        when, _, words = line.partition(" ")
-        column.label(text=f"{when} {said(words)}", translate=False)
+    lines: list[str] = []
+    for entry in [*view.log][-_LINES:]:
+        when, _, words = entry.partition(" ")
+        lines += wrapped(context, f"{when} {said(words)}")
+    for line in lines[-_LINES:]:
+        column.label(text=line, translate=False)
 
 
 def _draw_choices(layout: Any, view: "JobView") -> None:

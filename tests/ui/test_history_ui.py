@@ -17,7 +17,15 @@ from blender_trellis.generation.job import Event, Job, State
 from blender_trellis.generation.journal import Journal
 from blender_trellis.generation.library import Library, thumbnail
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import jobs, notices, operators, operators_jobs, panels_jobs, pump
+from blender_trellis.ui import (
+    jobs,
+    notices,
+    operators,
+    operators_jobs,
+    panels_jobs,
+    pump,
+    translations,
+)
 from blender_trellis.ui.jobs import Board, JobView
 from scene import glbs
 from services.standin import Reply
@@ -176,6 +184,44 @@ def test_the_log_opens_by_a_click_and_shows_the_last_lines(extension):
     assert [*view.log][-12:] == opened.texts()[-12:] and len(opened.texts()) == 2 + 12
     bpy.ops.trellis.toggle_log(job_id="a")
     assert len(draw(panels_jobs.TRELLIS_PT_jobs).texts()) == 2
+
+
+def test_who_makes_it_is_said_until_it_tells_something(extension):
+    view = extension.board.add(JobView("a", "robot", FAL, State.RUNNING))
+    assert draw(panels_jobs.TRELLIS_PT_jobs).texts() == ["robot", "fal"]
+    view.tell("Sampling shape")
+    view.message = "Sampling shape"
+    assert draw(panels_jobs.TRELLIS_PT_jobs).texts() == ["robot", "Sampling shape"]
+    view.state, view.error = State.FAILED, "No."
+    assert draw(panels_jobs.TRELLIS_PT_jobs).texts() == ["robot", "fal", "No."]
+
+
+def test_a_long_line_of_the_log_goes_on_below_and_the_log_stays_short(extension):
+    view = extension.board.add(JobView("a", "robot", FAL, State.RUNNING, expanded=True))
+    view.tell("Downloading " + "a large file, " * 5 + "and that is all")
+    _, _, *shown = draw(panels_jobs.TRELLIS_PT_jobs).texts()
+    assert 1 < len(shown) < 12 and " ".join(shown) == view.log[0]
+    for number in range(5):
+        view.tell("Another " * 30 + "x" * (number + 1))
+    _, _, *shown = draw(panels_jobs.TRELLIS_PT_jobs).texts()
+    assert len(shown) == 12 and shown[-1].endswith("xxxxx")
+
+
+def test_details_are_copied_as_they_are_shown_and_in_english(extension, monkeypatch):
+    english = "There is no image a.png. Check the path."
+    view = JobView("a", "robot", FAL, State.FAILED, error=english, request_id="r-1")
+    extension.board.add(view).tell("Sampling shape")
+    copied = SimpleNamespace(clipboard="")
+    copy = operators_jobs.TRELLIS_OT_copy_error._act
+    here = SimpleNamespace(report=lambda *_: None), SimpleNamespace(window_manager=copied), "a"
+    copy(*here)
+    *details, log = copied.clipboard.splitlines()
+    assert details == [english, f"Endpoint: {FAL}", "Job: a", "Request: r-1"]
+    assert log == view.log[0]
+    monkeypatch.setattr(operators_jobs, "said", lambda text: translations.said("ja_JP", text))
+    copy(*here)
+    japanese, second, *_ = copied.clipboard.splitlines()
+    assert second == english and japanese.startswith("画像 a.png")
 
 
 def failed(fal, until, picture):

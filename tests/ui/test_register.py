@@ -78,6 +78,7 @@ SPENDS_OR_DELETES = {
         "send_again",
     ),
     *("cancel", "dismiss", "forget", "delete_result", "uninstall_local", "remove_key"),
+    "export_result",  # over a file that is there
 }
 LEADS_THERE = {
     *("submit", "carry_out", "repeat", "repeat_now", "retry", "send_again", "generate_folder"),

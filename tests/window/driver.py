@@ -131,8 +131,9 @@ def words(part: Box) -> list[Word]:
     """What can be read in a part of the window, by tesseract, in reading order."""
     scale = 3
     path = shot("ocr", part)
-    # Bright letters on a dark, half-transparent panel become black ones on white
-    clear = ["-colorspace", "Gray", "-resize", f"{100 * scale}%", "-level", "25%,85%", "-negate"]
+    # Bright letters on a dark, half-transparent panel become black ones on white, also red ones and those on blue
+    clear = ["-channel", "R", "-separate", "-resize", f"{100 * scale}%"]
+    clear += ["-level", "25%,85%", "-negate"]
     subprocess.run(["convert", path, *clear, path], check=True)
     rows = _output("tesseract", str(path), "-", "--psm", "11", "tsv").splitlines()
     path.unlink()

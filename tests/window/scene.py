@@ -82,6 +82,7 @@ def the_recipe_brings_the_settings_back() -> d.Step:
     d.shot_sidebar("5-recipe")
     yield from d.click_text("Use These Settings")
     assert [item.name for item in t.settings().images] == ["robot.png"]
+    yield 2.0
     d.shot_sidebar("6-settings")
 
 
