@@ -313,6 +313,13 @@ def bench(options: argparse.Namespace) -> int:
         return max([run(python, str(script), env=env) for script in scripts], default=0)
 
 
+def haul(options: argparse.Namespace) -> int:
+    """Carries many Draft jobs through in a row, and fails if memory, handles or files grow (Linux)."""
+    with apart() as env:
+        script = str(ROOT / "tests" / "haul" / "haul.py")
+        return run(environment(), script, "--jobs", str(options.jobs), env=env)
+
+
 def window(options: argparse.Namespace) -> int:
     """Tries the package in the window of a real Blender, which --blender names."""
     if options.blender is None:
@@ -455,7 +462,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py", description=(__doc__ or "").split("\n\n")[0])
     parser.set_defaults(command=None, pytest=passed_on)
     commands = parser.add_subparsers(metavar="COMMAND")
-    for command in (demo, test, window, lint, bench, package, docs):
+    for command in (demo, test, window, lint, bench, haul, package, docs):
         entry = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )
@@ -470,6 +477,8 @@ def main(arguments: Sequence[str]) -> int:
             )
         elif command is window:
             window_arguments(entry)
+        elif command is haul:
+            entry.add_argument("--jobs", type=int, default=500, help="default: %(default)s")
     options = parser.parse_args(own)
     if options.command is None:
         parser.print_help()

@@ -229,6 +229,8 @@ class Runner:
                 continue
             if show:
                 show(event)
+            if event.state in ENDED:  # nothing more will come
+                self._aside.pop(job_id, None)
             if event.error:
                 error = from_record(**event.error)
                 error.job_id = job_id

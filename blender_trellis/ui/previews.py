@@ -5,10 +5,10 @@ missing, or may have changed, is seen to at the pump's next tick."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import bpy
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 AGAIN = 2.0  # seconds after which a file that is shown may have changed
 _AGAIN_ON_THE_WEB = 60.0  # or an address that gave nothing may answer
+# A picture takes Blender 300 KB, and nobody looks again at most of them. A page of results and the jobs above it show fewer.
+KEPT = 64
+_LATELY = 60.0  # seconds within which what was drawn is surely kept, however much that is
+
+_Key = TypeVar("_Key")
 
 
 class _Source(NamedTuple):
@@ -38,10 +43,11 @@ class _Source(NamedTuple):
 
 @dataclass
 class _Look:
-    """What is known of a source; `asked` when somebody last went to look."""
+    """What is known of a source; `asked` when somebody last went to look, `drawn` when it was last wanted."""
 
     sight: Sight | None = None
     asked: float = 0.0
+    drawn: float = 0.0
     coming: Future[Sight] | None = None
 
 
@@ -61,11 +67,14 @@ class Previews:
         self._looks: dict[_Source, _Look] = {}
         self._to_look: set[_Source] = set()
         self._loaded: ImagePreviewCollection | None = None
+        self._drawn: dict[str, float] = {}  # when a loaded picture was, the latest last
         self._wanted: set[str] = set()
 
     def of_file(self, path: str) -> int:
         """The icon of the picture file at `path`; 0 while there is none."""
         if self._loaded is not None and path in self._loaded:
+            self._drawn.pop(path, None)
+            self._drawn[path] = time.monotonic()
             icon: int = self._loaded[path].icon_id
             return icon
         if path:
@@ -86,7 +95,9 @@ class Previews:
             if image
             else _Source(item.filepath, 0, False, wish)
         )
-        known = self._looks.setdefault(source, _Look())
+        known = self._looks.pop(source, None) or _Look()
+        known.drawn = time.monotonic()
+        self._looks[source] = known
         pause = _AGAIN_ON_THE_WEB if pictures.on_the_web(source.filepath) else AGAIN
         due = not image and time.monotonic() - known.asked > pause
         if known.coming is None and (due or not known.asked):
@@ -94,6 +105,16 @@ class Previews:
             self._to_look.add(source)
             self._wake()
         return known.sight
+
+    def _forget(self) -> None:
+        """Let go of sources that nobody has wanted for long."""
+        at_rest = {
+            source: known.drawn
+            for source, known in self._looks.items()
+            if known.coming is None and source not in self._to_look
+        }
+        for old in _outlived(at_rest):
+            del self._looks[old]
 
     @property
     def busy(self) -> bool:
@@ -114,6 +135,7 @@ class Previews:
         new = [self._take(known) for known in self._looks.values() if known.coming]
         if self._to_look:
             new.append(self._look(self._to_look.pop()))
+            self._forget()
         elif self._wanted:
             self._load(self._wanted.pop())
             new.append(True)
@@ -125,6 +147,9 @@ class Previews:
         if self._loaded is None:
             self._loaded = previews.new()
         self._loaded.load(path, path, "IMAGE")
+        self._drawn[path] = time.monotonic()
+        for old in _outlived(self._drawn):
+            del self._loaded[old], self._drawn[old]
 
     def _look(self, source: _Source) -> bool:
         """Have somebody look, or see at once that there is nothing to be seen.
@@ -175,6 +200,13 @@ class Previews:
 
             previews.remove(self._loaded)
             self._loaded = None
+        self._drawn.clear()
         self._wanted.clear()
         self._looks.clear()
         self._to_look.clear()
+
+
+def _outlived(drawn: Mapping[_Key, float]) -> list[_Key]:
+    """What need not be kept of things that were last drawn at these times, the latest last."""
+    before = time.monotonic() - _LATELY
+    return [key for key in list(drawn)[:-KEPT] if drawn[key] < before]

@@ -401,3 +401,50 @@ def test_a_folder_without_pictures_is_refused(extension, tmp_path):
     with pytest.raises(RuntimeError, match=r"There is no picture in .* that can be read"):
         bpy.ops.trellis.generate_folder(directory=str(tmp_path))
     assert not extension.board.views
+
+
+# -- What is kept of what was shown ---------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(extension, until):
+    """Draws picture files, in background mode without an icon, until they are all loaded."""
+
+    def draw(*paths):
+        def loaded():
+            for path in paths:
+                extension.previews.of_file(str(path))
+            return {str(path) for path in paths} <= set(extension.previews._loaded or ())
+
+        until(loaded)
+
+    return draw
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """More picture files than are kept, if they are not drawn any more."""
+    monkeypatch.setattr(previews, "KEPT", 3)
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path in paths:
+        shutil.copy(PHOTO.with_name("robot.png"), path)
+    return paths
+
+
+def test_of_many_pictures_those_shown_last_stay_loaded(
+    extension, settings, shown, seen, many, monkeypatch
+):
+    monkeypatch.setattr(previews, "_LATELY", 0.0)
+    for path in many:
+        bpy.ops.trellis.add_images(filepath=str(path), replace=True)
+        seen()
+        shown(path, many[0])
+    kept = extension.previews
+    assert set(kept._loaded) == set(kept._drawn) == {str(many[0]), *map(str, many[-2:])}
+    assert len(kept._looks) <= 4  # those at rest, and the one at hand
+    shown(many[1])  # an old one comes back
+
+
+def test_however_many_pictures_are_shown_at_once_they_stay_loaded(extension, shown, many):
+    shown(*many)
+    assert len(extension.previews._loaded) == len(many)

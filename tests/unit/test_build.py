@@ -155,7 +155,7 @@ def test_the_version_is_one():
 def test_without_a_command_help_is_shown(build, capsys):
     assert build.main([]) == 0
     said = capsys.readouterr().out
-    for command in ("demo", "test", "window", "lint", "bench", "package", "docs"):
+    for command in ("demo", "test", "window", "lint", "bench", "haul", "package", "docs"):
         assert f"    {command} " in said
 
 
