@@ -18,6 +18,7 @@ import uvicorn
 from .. import __version__
 from ..home import FileLock, atomic_write, default_home
 from .app import Server, build
+from .executors import LocalExecutor
 from .store import Store
 
 LOCK_SECONDS = 5
@@ -90,7 +91,7 @@ def _serve(listener: socket.socket, host: str, address: Path, idle_seconds: floa
         holder[0].should_exit = True
 
     app = build(
-        Server(store, address.parents[1], idle_seconds, stop),
+        Server(store, LocalExecutor(address.parents[1]), idle_seconds, stop),
         token=token,
         hosts={f"{name}:{port}", f"localhost:{port}", f"127.0.0.1:{port}"},
         stop=stop,

@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,15 +29,15 @@ from .. import __version__
 from ..endpoints import get
 from ..endpoints.schema import schemas
 from .engines import ENDPOINTS, ENVIRONMENTS, OWN
+from .executors import Executor, Place
+from .lanes import Lane
 from .store import MAX_STARTS, Job, Store
-from .worker import SPARE, Worker, command
 
 _log = logging.getLogger(__name__)
 
 # Four pictures of 4096×4096 pixels that compress badly, or eight of 2048×2048 and a mesh of 60 MB
 MAX_BODY = 256 * 2**20
 BODY_SECONDS = 60  # between two pieces of a body
-WORKER_IDLE_SECONDS = 60  # then a GPU's memory is given back, to Blender's own rendering for one
 _GLB = "data:model/gltf-binary;base64,"
 _CANCELLED = {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"}
 
@@ -97,57 +96,43 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-class _Lane:
-    """The jobs of one environment: its worker takes them one after another, first come first served."""
-
-    def __init__(self, environment: str, home: Path) -> None:
-        self.worker = Worker(partial(command, environment, home))
-        self.running: Job | None = None
-        self.changed = asyncio.Event()
-        # The server's own Python starts at once and stays, as Draft takes no longer than a start
-        self.stays = environment == OWN
-
-    async def wait(self) -> None:
-        """Until there is something new; a worker that does not stay ends when that takes long."""
-        idle = WORKER_IDLE_SECONDS if self.worker.is_there and not self.stays else None
-        try:
-            await asyncio.wait_for(self.changed.wait(), idle)
-        except TimeoutError:
-            await self.worker.stop()
-
-
 class Server:
-    """The jobs, the workers, and the loops that bring them together."""
+    """The jobs, the places where they are carried out, and the loops that bring them together."""
 
-    def __init__(self, store: Store, home: Path, idle_seconds: float, stop: Callable[[], None]):
+    def __init__(
+        self, store: Store, executor: Executor, idle_seconds: float, stop: Callable[[], None]
+    ) -> None:
         self.store = store
+        self._executor = executor
         self._last_call = time.monotonic()
         self._idle_seconds = idle_seconds
         self._stop = stop
-        self._lanes = {environment: _Lane(environment, home) for environment in ENVIRONMENTS}
+        self._lanes = {environment: Lane() for environment in ENVIRONMENTS}
+        self._at_work: dict[str, Place] = {}  # by the id of the job
 
     def called(self) -> None:
         """Somebody is there."""
         self._last_call = time.monotonic()
 
-    def _lane(self, job: Job) -> _Lane:
+    def _lane(self, job: Job) -> Lane:
         # A job that another version left may be for an endpoint that this one lacks; the worker will say so
         return self._lanes[ENDPOINTS.get(job.endpoint, OWN)]
 
     def running(self) -> int:
         """How many jobs are worked on."""
-        return sum(lane.running is not None for lane in self._lanes.values())
+        return len(self._at_work)
 
     def queued(self) -> list[Job]:
         """Jobs that wait, first come first."""
         return [job for job in self.store.jobs.values() if job.status == "IN_QUEUE"]
 
-    def _waiting(self, lane: _Lane) -> list[Job]:
+    def _waiting(self, lane: Lane) -> list[Job]:
         return [job for job in self.queued() if self._lane(job) is lane]
 
     def position(self, job: Job) -> int:
         """How many jobs a waiting one has before it."""
-        return self._waiting(self._lane(job)).index(job)
+        lane = self._lane(job)
+        return lane.order(self._waiting(lane)).index(job)
 
     def submit(self, job_id: str, endpoint: str, body: dict[str, Any]) -> Job:
         """Put a new job on the disk and in the queue."""
@@ -156,37 +141,34 @@ class Server:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Take a job out of the queue, or ask the worker to end it."""
-        lane = self._lane(job)
-        if job is lane.running:
-            lane.worker.cancel(job.id)
+        """Take a job out of the queue, or have it ended where it is at work."""
+        if place := self._at_work.get(job.id):
+            place.cancel(job.id)
         else:
             self._complete(job, failure=(499, _CANCELLED))
 
     async def unload(self) -> bool:
-        """End idle workers that can be started again, for the memory they hold; True if there was one."""
-        there = [lane for lane in self._lanes.values() if lane.worker.is_there]
-        idle = [lane for lane in there if not lane.stays and lane.running is None]
-        for lane in idle:
-            await lane.worker.stop()
+        """End idle places that can be started again, for the memory they hold; True if there was one."""
+        there = [place for lane in self._lanes.values() for place in lane.places if place.is_there]
+        busy = self._at_work.values()
+        idle = [place for place in there if not place.stays and place not in busy]
+        for place in idle:
+            await place.stop()
         return bool(idle)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Work on jobs, and watch for idleness, as long as the block runs."""
-        for lane in self._lanes.values():
-            if lane.stays:
-                await lane.worker.start()
-        works = [self._work(lane) for lane in self._lanes.values()]
-        tasks = [asyncio.create_task(work) for work in (*works, self._watch())]
+        await self._executor.open()
+        lanes = [self._tend(environment, lane) for environment, lane in self._lanes.items()]
+        tasks = [asyncio.create_task(work) for work in (*lanes, self._watch())]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for lane in self._lanes.values():
-                await lane.worker.stop()
+            await self._executor.close()
 
     async def _watch(self) -> None:
         while True:
@@ -197,31 +179,40 @@ class Server:
                 _log.info("nobody has called for %.0f s: ending", idle)
                 self._stop()
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _tend(self, environment: str, lane: Lane) -> None:
+        """Put each place to work that the executor has for an environment."""
+        async with asyncio.TaskGroup() as works:
+            async for place in self._executor.places(environment):
+                lane.places.append(place)
+                works.create_task(self._work(lane, place))
+
+    async def _work(self, lane: Lane, place: Place) -> None:
         while True:
+            await place.ready()
             lane.changed.clear()
-            waiting = self._waiting(lane)
-            if not waiting:
-                await lane.wait()
+            job = lane.take(self._waiting(lane))
+            if job is None:
+                await lane.wait(place)
                 continue
-            job = lane.running = waiting[0]
+            self._at_work[job.id] = place
             try:
-                await self._run(job, lane.worker)
+                await self._run(job, place)
             except OSError as error:
                 _log.exception("job %s", job.id)
                 text = f"The local process cannot write its files: {error}"
                 job.status, job.failure = "COMPLETED", (500, {"detail": text})
             finally:
-                lane.running = None
+                del self._at_work[job.id]
+                lane.changed.set()  # if it is to be started again, this may be another place's turn
 
-    async def _run(self, job: Job, worker: Worker) -> None:
+    async def _run(self, job: Job, place: Place) -> None:
         if job.starts >= MAX_STARTS:
             self._give_up(job)
             return
         job.status, job.starts = "IN_PROGRESS", job.starts + 1
         self.store.save(job)
         _log.info("job %s: start %d, %s", job.id, job.starts, job.endpoint)
-        async for event in worker.run(job.id, job.endpoint, self.store.folder(job.id)):
+        async for event in place.run(job.id, job.endpoint, self.store.folder(job.id)):
             self._hear(job, event)
 
     def _hear(self, job: Job, event: dict[str, Any]) -> None:
@@ -247,7 +238,7 @@ class Server:
             case "failed":
                 self._complete(job, failure=_failure(event))
             case "died":
-                why = _why(event["code"])
+                why = event["why"]
                 job.say(f"The engine's process ended unexpectedly. {why}")
                 if job.starts < MAX_STARTS:
                     job.say("Starting again")
@@ -275,17 +266,6 @@ class Server:
             _log.info("job %s: done in %.3f s", job.id, job.seconds)
         else:
             _log.info("job %s: failed, %s", job.id, failure)
-
-
-_KILLED = (-9, 0xC0000017, 0xC000012D)
-"""Exit codes of who took too much memory: Linux and macOS kill with signal 9, written so by asyncio; Windows has two statuses."""
-
-
-def _why(code: int) -> str:
-    """What the exit code of a dead worker tells."""
-    if code in _KILLED:
-        return f"Something killed it; perhaps memory ran out. {SPARE}"
-    return f"Its exit code was {code}."
 
 
 def _failure(event: dict[str, Any]) -> tuple[int, dict[str, Any]]:

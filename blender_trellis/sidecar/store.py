@@ -28,7 +28,10 @@ Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 
 @dataclass
 class Job:
-    """One request and what became of it. `failure` is the HTTP status and body that its result URL answers."""
+    """One request and what became of it.
+
+    `client`: who sent it, by the name of its token. `failure`: the HTTP status and body that its result URL answers.
+    """
 
     id: str
     endpoint: str
@@ -40,6 +43,7 @@ class Job:
     seconds: float | None = None
     logs: list[dict[str, str]] = field(default_factory=list)
     progress: dict[str, Any] | None = None
+    client: str = ""
 
     def say(self, message: str) -> None:
         """Add a line to the log that the client reads."""
@@ -75,13 +79,13 @@ class Store:
         """Where a job's files are."""
         return self._folder / job_id
 
-    def add(self, job_id: str, endpoint: str, body: dict[str, Any]) -> Job:
+    def add(self, job_id: str, endpoint: str, body: dict[str, Any], client: str = "") -> Job:
         """Write a new job to the disk.
 
         Raises:
             OSError: the disk is full or read-only; nothing is left of the job.
         """
-        job = Job(str(uuid.UUID(job_id)), endpoint, time.time())
+        job = Job(str(uuid.UUID(job_id)), endpoint, time.time(), client=client)
         folder = self.folder(job.id)
         folder.mkdir()
         try:

@@ -37,6 +37,9 @@ _log = logging.getLogger(__name__)
 SPARE = "Close other programs, or choose a lower resolution, decimation target or texture size."
 """What can be done about too little memory."""
 
+_KILLED = (-9, 0xC0000017, 0xC000012D)
+"""Exit codes of who took too much memory: Linux and macOS kill with signal 9, written so by asyncio; Windows has two statuses."""
+
 CANCEL_SECONDS = 5  # how long an engine has to notice a cancellation before its process is ended
 _LINE_LIMIT = 1 << 20
 _BOOT = (
@@ -66,10 +69,14 @@ def command(environment: str, home: Path) -> list[str]:
 
 
 class Worker:
-    """The server's side: one process that works on one job at a time. `command` is asked at every start of it."""
+    """The server's side: one process that works on one job at a time. `command` is asked at every start of it.
 
-    def __init__(self, command: Callable[[], list[str]]) -> None:
+    `stays`: it is there before its first job, and however long it is idle.
+    """
+
+    def __init__(self, command: Callable[[], list[str]], *, stays: bool = False) -> None:
         self._command = command
+        self.stays = stays
         self._process: asyncio.subprocess.Process | None = None
         self._current: str | None = None
         self._cancelled: str | None = None
@@ -79,8 +86,14 @@ class Worker:
         """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
 
+    async def ready(self) -> None:
+        """Start one that stays, so that the first job need not wait for imports; why it cannot be started, that job will say."""
+        if self.stays:
+            with suppress(EngineError):
+                await self.start()
+
     async def start(self) -> None:
-        """Start the process if it is not there, so that the first job need not wait for imports.
+        """Start the process if it is not there.
 
         Raises:
             EngineError: its Python is not there, or cannot be started.
@@ -138,7 +151,7 @@ class Worker:
         if self._cancelled == job_id:
             yield {"id": job_id, "event": "failed", "kind": "cancelled"}
         else:
-            yield {"id": job_id, "event": "died", "code": process.returncode}
+            yield {"id": job_id, "event": "died", "why": _why(process.returncode)}
 
     def cancel(self, job_id: str) -> None:
         """Ask for the end of a job; it is enforced after `CANCEL_SECONDS`."""
@@ -162,6 +175,13 @@ class Worker:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _why(code: int | None) -> str:
+    """What the exit code of a dead worker tells."""
+    if code in _KILLED:
+        return f"Something killed it; perhaps memory ran out. {SPARE}"
+    return f"Its exit code was {code}."
 
 
 class _Inbox:

@@ -19,6 +19,7 @@ from blender_trellis.endpoints.schema import schemas
 from blender_trellis.services import wire
 from blender_trellis.sidecar.app import Server, build
 from blender_trellis.sidecar.engines.stages import EngineError
+from blender_trellis.sidecar.executors import LocalExecutor
 from blender_trellis.sidecar.store import Store
 from blender_trellis.sidecar.worker import _images, _mesh
 from scene import glbs
@@ -157,7 +158,7 @@ def post(store: Store, endpoint: str, sent: dict[str, Any]) -> dict[str, Any]:
     """What the server keeps of a request that it takes; no job is begun, since the application's life never begins."""
 
     async def send() -> httpx.Response:
-        server = Server(store, store.folder("."), 60, lambda: None)
+        server = Server(store, LocalExecutor(store.folder(".")), 60, lambda: None)
         app = build(server, token="t", hosts={"here"}, stop=lambda: None)
         headers = {"Authorization": "Key t"}
         async with httpx.AsyncClient(

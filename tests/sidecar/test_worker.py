@@ -19,4 +19,4 @@ def test_the_exit_code_of_a_worker_that_dies_is_its_own(tmp_path: Path) -> None:
         worker = Worker(lambda: [sys.executable, "-c", dying])
         return [event async for event in worker.run("1", "local/draft", tmp_path)]
 
-    assert asyncio.run(events()) == [{"id": "1", "event": "died", "code": 7}]
+    assert asyncio.run(events()) == [{"id": "1", "event": "died", "why": "Its exit code was 7."}]

@@ -12,6 +12,7 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from blender_trellis.endpoints.schema import schemas
 from blender_trellis.generation import glb
 from blender_trellis.install import environment
 from blender_trellis.services import sidecar, wire
-from blender_trellis.sidecar import app
+from blender_trellis.sidecar import lanes, worker
 from blender_trellis.sidecar.engines import TRELLIS2
+from blender_trellis.sidecar.lanes import Lane
+from blender_trellis.sidecar.worker import Worker
 from conftest import HOME_NAME
 from harness import run_trellis
 from scene import glbs
@@ -301,14 +304,14 @@ def test_its_memory_can_be_had_back_when_it_is_idle_and_only_then(server: Sideca
 
 
 def test_an_idle_worker_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "WORKER_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(lanes, "IDLE_SECONDS", 0.05)
 
     async def wait() -> None:
-        lane = app._Lane(TRELLIS2, tmp_path)
-        await lane.worker.start()
-        assert lane.worker.is_there
-        await lane.wait()
-        assert not lane.worker.is_there
+        idle = Worker(partial(worker.command, TRELLIS2, tmp_path))
+        await idle.start()
+        assert idle.is_there
+        await Lane().wait(idle)
+        assert not idle.is_there
 
     asyncio.run(wait())
 
@@ -346,6 +349,6 @@ def test_it_runs_in_the_environment_that_was_installed_for_it(own_sidecar: Path)
         lines = [Path(f"/proc/{child}/cmdline").read_text("utf-8") for child in children]
         (line,) = (line.strip("\0").split("\0") for line in lines if line.startswith(str(python)))
         assert line[1:3] == ["-I", "-c"]
-        assert line[-1] == str(Path(app.__file__).parents[2])
+        assert line[-1] == str(Path(worker.__file__).parents[2])
     finally:
         found.client.close()
