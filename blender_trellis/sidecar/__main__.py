@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts the sidecar: `python -m blender_trellis.sidecar --folder FOLDER`."""
+"""Starts the sidecar: `python -m blender_trellis.sidecar --folder FOLDER`, for one user or, with a token file, for several."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import logging.handlers
+import math
 import os
 import secrets
 import socket
@@ -17,6 +18,7 @@ import uvicorn
 
 from .. import __version__
 from ..home import FileLock, atomic_write, default_home
+from . import access
 from .app import Server, build
 from .executors import LocalExecutor
 from .store import Store
@@ -40,10 +42,36 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--idle-seconds",
         type=float,
-        default=600,
-        help="end when nobody has called for this long and no job is left (default: %(default)g)",
+        help="end when nobody has called for this long and no job is left (default: 600; never with --token-file)",
     )
-    return parser.parse_args()
+    studio = parser.add_argument_group("for several users", "docs/studio.md shows a whole set-up")
+    studio.add_argument(
+        "--token-file",
+        type=Path,
+        help="a token for each client, one a line, each with a name before it or without",
+    )
+    studio.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="what clients call this server in their address, with a port or without; may be given again",
+    )
+    studio.add_argument("--certificate", type=Path, help="PEM file, for https")
+    studio.add_argument("--key", type=Path, help="the certificate's private key, a PEM file")
+    studio.add_argument(
+        "--allow-http",
+        action="store_true",
+        help="serve others without encryption, in a network that is private",
+    )
+    arguments = parser.parse_args()
+    try:
+        access.check(arguments)
+        arguments.tokens = access.read_tokens(arguments.token_file) if arguments.token_file else {}
+    except access.AccessError as error:
+        parser.error(str(error))
+    if arguments.idle_seconds is None:
+        arguments.idle_seconds = math.inf if arguments.token_file else 600
+    return arguments
 
 
 def main() -> None:
@@ -62,10 +90,14 @@ def main() -> None:
         return
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
     listener = socket.socket(family)
+    if (
+        os.name == "posix"
+    ):  # a port that was chosen can be had again at once; on Windows this would share it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((arguments.host, arguments.port))
     address = folder / "address.json"
     try:
-        _serve(listener, arguments.host, address, arguments.idle_seconds)
+        _serve(listener, address, arguments)
     finally:
         address.unlink(missing_ok=True)
 
@@ -80,20 +112,21 @@ def _is_the_only_one(lock: FileLock) -> bool:
     return True
 
 
-def _serve(listener: socket.socket, host: str, address: Path, idle_seconds: float) -> None:
+def _serve(listener: socket.socket, address: Path, arguments: argparse.Namespace) -> None:
     port = listener.getsockname()[1]
-    name = f"[{host}]" if ":" in host else host
+    url = access.url(arguments, port)
     token = secrets.token_urlsafe(32)
     store = Store(address.parent / "jobs")
+    executor = LocalExecutor(address.parents[1])
     holder: list[uvicorn.Server] = []
 
     def stop() -> None:
         holder[0].should_exit = True
 
     app = build(
-        Server(store, LocalExecutor(address.parents[1]), idle_seconds, stop),
-        token=token,
-        hosts={f"{name}:{port}", f"localhost:{port}", f"127.0.0.1:{port}"},
+        Server(store, executor, arguments.idle_seconds, stop),
+        clients={**arguments.tokens, token: access.OWNER},
+        hosts=access.hosts(arguments, port),
         stop=stop,
     )
     # httptools and uvloop would be compiled parts that the extension does not bring
@@ -105,19 +138,14 @@ def _serve(listener: socket.socket, host: str, address: Path, idle_seconds: floa
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=2,
+        ssl_certfile=arguments.certificate,
+        ssl_keyfile=arguments.key,
     )
     holder.append(uvicorn.Server(config))
-    content = {
-        "url": f"http://{name}:{port}",
-        "token": token,
-        "pid": os.getpid(),
-        "version": __version__,
-    }
+    content = {"url": url, "token": token, "pid": os.getpid(), "version": __version__}
     with atomic_write(address, 0o600) as part:
         part.write_text(json.dumps(content), encoding="utf-8")
-    _log.info(
-        "serving %s, version %s, %d jobs on disk", content["url"], __version__, len(store.jobs)
-    )
+    _log.info("serving %s, version %s, %d jobs on disk", url, __version__, len(store.jobs))
     holder[0].run(sockets=[listener])
 
 

@@ -15,7 +15,7 @@ import random
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import __version__
 from ..endpoints import get
 from ..endpoints.schema import schemas
+from .access import OWNER
 from .engines import ENDPOINTS, ENVIRONMENTS, OWN
 from .executors import Executor, Place
 from .lanes import Lane
@@ -46,31 +47,44 @@ class Guard:
     """ASGI middleware that decides who may ask anything at all."""
 
     def __init__(
-        self, app: ASGIApp, *, token: str, hosts: Collection[str], called: Callable[[], None]
+        self,
+        app: ASGIApp,
+        *,
+        clients: Mapping[str, str],
+        hosts: Collection[str],
+        called: Callable[[], None],
     ) -> None:
         self._app = app
         self._called = called
-        self._expected = f"Key {token}".encode()
+        self._clients = [(f"Key {token}".encode(), name) for token, name in clients.items()]
         self._hosts = {host.encode() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(dict(scope["headers"]))
+        headers = dict(scope["headers"])
+        client = self._client(headers.get(b"authorization", b""))
+        refusal = self._refusal(headers, client)
         if refusal:
             code, detail = refusal
             await JSONResponse({"detail": detail}, code)(scope, receive, send)
             return
         self._called()
+        scope.setdefault("state", {})["client"] = client
         await self._app(scope, _limited(receive), send)
 
-    def _refusal(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+    def _client(self, key: bytes) -> str | None:
+        """Whose key this is, in the same time whosever it is; None for nobody's."""
+        found = [name for expected, name in self._clients if hmac.compare_digest(key, expected)]
+        return found[0] if found else None
+
+    def _refusal(self, headers: dict[bytes, bytes], client: str | None) -> tuple[int, str] | None:
         if headers.get(b"host", b"") not in self._hosts:
             return 421, "This server is not known by that name."
         if b"origin" in headers:
             return 403, "Web pages may not use this server."
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
+        if client is None:
             return 401, "invalid key credentials"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY:
@@ -110,6 +124,12 @@ class Server:
         self._lanes = {environment: Lane() for environment in ENVIRONMENTS}
         self._at_work: dict[str, Place] = {}  # by the id of the job
 
+    def about(self) -> dict[str, Any]:
+        """How many places there are, and what the executor says of itself."""
+        return {"workers": sum(len(lane.places) for lane in self._lanes.values())} | (
+            self._executor.about()
+        )
+
     def called(self) -> None:
         """Somebody is there."""
         self._last_call = time.monotonic()
@@ -134,9 +154,9 @@ class Server:
         lane = self._lane(job)
         return lane.order(self._waiting(lane)).index(job)
 
-    def submit(self, job_id: str, endpoint: str, body: dict[str, Any]) -> Job:
+    def submit(self, job_id: str, endpoint: str, body: dict[str, Any], client: str) -> Job:
         """Put a new job on the disk and in the queue."""
-        job = self.store.add(job_id, endpoint, body)
+        job = self.store.add(job_id, endpoint, body, client)
         self._lane(job).changed.set()
         return job
 
@@ -326,9 +346,9 @@ def _is_glb(uri: Any) -> bool:
 
 
 def build(
-    server: Server, *, token: str, hosts: Collection[str], stop: Callable[[], None]
+    server: Server, *, clients: Mapping[str, str], hosts: Collection[str], stop: Callable[[], None]
 ) -> ASGIApp:
-    """The application."""
+    """The application, for `clients` by their tokens."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -348,20 +368,17 @@ def build(
         text = f"The local process cannot write its files: {error.strerror}"
         return JSONResponse({"detail": text, "error_type": "internal_error"}, 507)
 
-    _add_routes(app, server, stop)
-    return Guard(app, token=token, hosts=hosts, called=server.called)
+    _add_house_routes(app, server, stop)
+    _add_job_routes(app, server)
+    return Guard(app, clients=clients, hosts=hosts, called=server.called)
 
 
-def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
-    def find(owner: str, name: str, job_id: str) -> Job:
-        job = server.store.jobs.get(job_id)
-        if job is None or job.endpoint.split("/")[:2] != [owner, name]:
-            raise _NotFound
-        return job
+def _add_house_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
+    """Those about the server itself."""
 
-    @app.exception_handler(_NotFound)
-    async def not_found(_: Request, error: _NotFound) -> JSONResponse:
-        return JSONResponse({"status": "NOT_FOUND"}, 404)
+    def only_the_owner(request: Request) -> None:
+        if request.state.client != OWNER:
+            raise HTTPException(403, "Only who runs this server may do that.")
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -371,21 +388,45 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
             "queued": queued,
             "running": running,
             "busy": queued + running > 0,
+            **server.about(),
         }
 
     @app.post("/unload")
-    async def unload() -> dict[str, bool]:
+    async def unload(request: Request) -> dict[str, bool]:
+        only_the_owner(request)
         return {"unloaded": await server.unload()}
 
     @app.post("/shutdown")
-    async def shutdown() -> dict[str, str]:
+    async def shutdown(request: Request) -> dict[str, str]:
+        only_the_owner(request)
         stop()
         return {"status": "OK"}
 
-    @app.get("/files/{job_id}/model.glb")
-    async def file(job_id: str) -> FileResponse:
+
+def _add_job_routes(app: FastAPI, server: Server) -> None:
+    """fal's queue protocol."""
+
+    def own(request: Request, job_id: str) -> Job:
+        """A job, if whoever asks may know of it."""
         job = server.store.jobs.get(job_id)
-        if job is None or job.output is None:
+        if job is None or request.state.client not in (job.client, OWNER):
+            raise _NotFound
+        return job
+
+    def find(request: Request, owner: str, name: str, job_id: str) -> Job:
+        job = own(request, job_id)
+        if job.endpoint.split("/")[:2] != [owner, name]:
+            raise _NotFound
+        return job
+
+    @app.exception_handler(_NotFound)
+    async def not_found(_: Request, error: _NotFound) -> JSONResponse:
+        return JSONResponse({"status": "NOT_FOUND"}, 404)
+
+    @app.get("/files/{job_id}/model.glb")
+    async def file(request: Request, job_id: str) -> FileResponse:
+        job = own(request, job_id)
+        if job.output is None:
             raise _NotFound
         return FileResponse(
             server.store.folder(job.id) / "model.glb", media_type="model/gltf-binary"
@@ -395,7 +436,7 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
     async def status(
         request: Request, owner: str, name: str, job_id: str, logs: bool = False
     ) -> JSONResponse:
-        job = find(owner, name, job_id)
+        job = find(request, owner, name, job_id)
         answer = _ticket(request, job) | {"status": job.status, "progress": job.progress}
         answer["logs"] = job.logs if logs else None
         if job.status == "IN_QUEUE":
@@ -406,7 +447,7 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
 
     @app.get("/{owner}/{name}/requests/{job_id}")
     async def result(request: Request, owner: str, name: str, job_id: str) -> JSONResponse:
-        job = find(owner, name, job_id)
+        job = find(request, owner, name, job_id)
         headers = {"x-fal-request-id": job.id}
         if job.status != "COMPLETED":
             return JSONResponse({"detail": "Request is still in progress"}, 400, headers)
@@ -419,16 +460,16 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
         )
 
     @app.put("/{owner}/{name}/requests/{job_id}/cancel")
-    async def cancel(owner: str, name: str, job_id: str) -> JSONResponse:
-        job = find(owner, name, job_id)
+    async def cancel(request: Request, owner: str, name: str, job_id: str) -> JSONResponse:
+        job = find(request, owner, name, job_id)
         if job.status == "COMPLETED":
             return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
         server.cancel(job)
         return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
     @app.delete("/{owner}/{name}/requests/{job_id}")
-    async def collected(owner: str, name: str, job_id: str) -> dict[str, str]:
-        job = find(owner, name, job_id)
+    async def collected(request: Request, owner: str, name: str, job_id: str) -> dict[str, str]:
+        job = find(request, owner, name, job_id)
         if job.status != "COMPLETED":
             raise HTTPException(400, "Request is still in progress")
         server.store.remove(job.id)
@@ -443,10 +484,12 @@ def _add_routes(app: FastAPI, server: Server, stop: Callable[[], None]) -> None:
     ) -> JSONResponse:
         if endpoint not in ENDPOINTS:
             raise HTTPException(404, f'Application "{endpoint}" not found')
-        job = server.store.jobs.get(str(idempotency_key))
-        if job is None:
+        job_id = str(idempotency_key or uuid.uuid4())
+        if job_id in server.store.jobs:
+            job = own(request, job_id)
+        else:
             body = _checked(endpoint, body)
-            job = server.submit(str(idempotency_key or uuid.uuid4()), endpoint, body)
+            job = server.submit(job_id, endpoint, body, request.state.client)
         answer = _ticket(request, job) | {
             "status": job.status,
             "queue_position": len(server.queued()),

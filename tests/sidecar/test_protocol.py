@@ -233,7 +233,8 @@ def test_a_body_longer_than_said_or_allowed_is_cut_off(shared_sidecar: tuple[str
 def test_health_says_what_the_client_needs(client: httpx.Client) -> None:
     state = client.get("/health").json()
     assert state["version"] == __version__
-    assert set(state) == {"version", "queued", "running", "busy"}
+    assert set(state) == {"version", "queued", "running", "busy", "workers", "executor"}
+    assert (state["executor"], state["workers"]) == ("local", 2)
 
 
 def test_first_come_first_served(client: httpx.Client) -> None:

@@ -159,7 +159,7 @@ def post(store: Store, endpoint: str, sent: dict[str, Any]) -> dict[str, Any]:
 
     async def send() -> httpx.Response:
         server = Server(store, LocalExecutor(store.folder(".")), 60, lambda: None)
-        app = build(server, token="t", hosts={"here"}, stop=lambda: None)
+        app = build(server, clients={"t": ""}, hosts={"here"}, stop=lambda: None)
         headers = {"Authorization": "Key t"}
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://here", headers=headers
