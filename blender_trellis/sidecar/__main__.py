@@ -20,7 +20,7 @@ from .. import __version__
 from ..home import FileLock, atomic_write, default_home
 from . import access
 from .app import Server, build
-from .executors import LocalExecutor
+from .executors import Executor, LocalExecutor
 from .store import Store
 
 LOCK_SECONDS = 5
@@ -62,6 +62,26 @@ def _arguments() -> argparse.Namespace:
         "--allow-http",
         action="store_true",
         help="serve others without encryption, in a network that is private",
+    )
+    several = parser.add_argument_group(
+        "on several machines", "with Ray, an extra: `pip install ray[default]`"
+    )
+    several.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="who carries jobs out: this computer, or all machines of a Ray cluster (default: %(default)s)",
+    )
+    several.add_argument(
+        "--ray-address",
+        default="auto",
+        help="the cluster's address (default: the one that this computer belongs to)",
+    )
+    several.add_argument(
+        "--node-home",
+        type=Path,
+        help="TRELLIS_HOME on the machines, with engine, weights and the cache of stages; one that they share is best "
+        "(default: each machine's own)",
     )
     arguments = parser.parse_args()
     try:
@@ -117,7 +137,7 @@ def _serve(listener: socket.socket, address: Path, arguments: argparse.Namespace
     url = access.url(arguments, port)
     token = secrets.token_urlsafe(32)
     store = Store(address.parent / "jobs")
-    executor = LocalExecutor(address.parents[1])
+    executor = _executor(address.parents[1], arguments)
     holder: list[uvicorn.Server] = []
 
     def stop() -> None:
@@ -147,6 +167,18 @@ def _serve(listener: socket.socket, address: Path, arguments: argparse.Namespace
         part.write_text(json.dumps(content), encoding="utf-8")
     _log.info("serving %s, version %s, %d jobs on disk", url, __version__, len(store.jobs))
     holder[0].run(sockets=[listener])
+    if not holder[0].started:
+        raise SystemExit(f"The server did not start; {address.parent / 'log.txt'} says why.")
+
+
+def _executor(home: Path, arguments: argparse.Namespace) -> Executor:
+    if arguments.executor == "local":
+        return LocalExecutor(home)
+    try:
+        from .ray_executor import RayExecutor
+    except ImportError as error:
+        raise SystemExit(f"Ray is not here ({error}): pip install 'ray[default]'.") from error
+    return RayExecutor(arguments.ray_address, arguments.node_home)
 
 
 if __name__ == "__main__":
