@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from . import __version__, keychain
-from .config import KEYS, Config, in_environment
+from .config import KEYS, LOOPBACK, Config, in_environment
 from .endpoints.schema import schemas
 from .errors import TrellisError
 from .generation.journal import Journal
@@ -45,8 +45,7 @@ def examine(config: Config) -> dict[str, Any]:
     for service, url in (("fal", config.fal_queue_url), ("runware", config.runware_url)):
         found[KEYS[service]], there = _key(service, held.get(service), config)
         found[service] = _service(service, url, there, config)
-    state = sidecar.health(sidecar.read_address(config.shared))
-    found["sidecar"] = f"running, version {state['version']}" if state else "not running"
+    found |= _sidecar(config)
     found["endpoints"] = ", ".join(sorted(schemas()))
     found["gpu"] = _gpu()
     installed = installer.status(config.shared)
@@ -94,6 +93,30 @@ def _service(name: str, url: str, key: bool, config: Config) -> str:
     except httpx.HTTPError as error:
         return f"{host} does not answer ({wire.why(error)})"
     return f"{host} answers; there is no key"
+
+
+def _sidecar(config: Config) -> dict[str, str]:
+    """The local process, or the server that was set in its place: whether it answers, and who works for it."""
+    if not config.sidecar_url:
+        state = sidecar.health(sidecar.read_address(config.shared))
+        return {"sidecar": f"running, version {state['version']}" if state else "not running"}
+    host = urlsplit(config.sidecar_url).netloc
+    if config.offline and urlsplit(config.sidecar_url).hostname not in LOOPBACK:
+        return {"sidecar": "not asked: Blender may not go online"}
+    try:
+        reply = sidecar.ask(config.sidecar_url, config.sidecar_token, "/health")
+        state = wire.json_object(reply) or {}
+    except httpx.HTTPError as error:
+        return {"sidecar": f"{host} does not answer ({wire.why(error)})"}
+    if not reply.is_success or "version" not in state:
+        return {"sidecar": f"{host} answers {reply.status_code}: {wire.excerpt(reply)}"}
+    words = f"{host} answers, version {state['version']}"
+    if "workers" in state:
+        words += f", {state['workers']} workers ({state['executor']}), {state['queued']} jobs wait"
+    found = {"sidecar": words}
+    if state.get("dashboard"):
+        found["ray dashboard"] = str(state["dashboard"])
+    return found
 
 
 def _version(package: str) -> str:

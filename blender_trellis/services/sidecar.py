@@ -15,11 +15,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from .. import __version__
-from ..config import SECRETS, Config
+from ..config import LOOPBACK, SECRETS, Config
 from ..errors import SidecarError
 from ..home import FileLock
 from . import Ticket
@@ -54,14 +55,23 @@ def health(address: tuple[str, str] | None) -> dict[str, Any] | None:
     """What the sidecar at `address` says of itself, or None if none is there."""
     if address is None:
         return None
-    url, token = address
     try:
-        with httpx.Client(timeout=5, trust_env=False) as client:
-            reply = client.get(f"{url}/health", headers={"Authorization": f"Key {token}"})
+        reply = ask(*address, "/health")
         answer = reply.json() if reply.is_success else None
     except (httpx.HTTPError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None
+
+
+def ask(url: str, token: str, path: str) -> httpx.Response:
+    """One question to a sidecar, wherever it is.
+
+    Raises:
+        httpx.HTTPError: it does not answer.
+    """
+    ours = urlsplit(url).hostname in LOOPBACK  # no proxy leads to this computer
+    with httpx.Client(timeout=5, trust_env=not ours) as client:
+        return client.get(f"{url}{path}", headers={"Authorization": f"Key {token}"})
 
 
 def stop(home: Path) -> bool:

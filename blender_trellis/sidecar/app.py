@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sidecar's HTTP routes: fal's queue protocol, plus /health, /unload, /shutdown and DELETE for a result that was collected.
+"""The sidecar's HTTP routes: fal's queue protocol, plus /health, /metrics, /unload, /shutdown, and DELETE for a result that was
+collected.
 
 Statuses and error bodies are fal's; extra keys (`progress`) are ones that its clients ignore. The guard in front refuses every
-request without the token, with a foreign Host, from a web page (it has an Origin), or with too large or too slow a body.
+request without a token, with a foreign Host, from a web page (it has an Origin), or with too large or too slow a body.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import random
 import struct
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,6 +34,7 @@ from .access import OWNER
 from .engines import ENDPOINTS, ENVIRONMENTS, OWN
 from .executors import Executor, Place
 from .lanes import Lane
+from .metrics import Figures
 from .store import MAX_STARTS, Job, Store
 
 _log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ _log = logging.getLogger(__name__)
 MAX_BODY = 256 * 2**20
 BODY_SECONDS = 60  # between two pieces of a body
 _GLB = "data:model/gltf-binary;base64,"
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _CANCELLED = {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"}
 
 
@@ -123,11 +127,27 @@ class Server:
         self._stop = stop
         self._lanes = {environment: Lane() for environment in ENVIRONMENTS}
         self._at_work: dict[str, Place] = {}  # by the id of the job
+        self._figures = Figures()
 
     def about(self) -> dict[str, Any]:
         """How many places there are, and what the executor says of itself."""
         return {"workers": sum(len(lane.places) for lane in self._lanes.values())} | (
             self._executor.about()
+        )
+
+    async def metrics(self) -> str:
+        """All figures, for Prometheus."""
+        at_work = list(self._at_work.values())
+        workers = Counter(
+            (name, "busy" if place in at_work else "idle" if place.is_there else "away")
+            for name, lane in self._lanes.items()
+            for place in lane.places
+        )
+        return self._figures.text(
+            self.store.jobs.values(),
+            queue={name: len(self._waiting(lane)) for name, lane in self._lanes.items()},
+            workers=workers,
+            gpus=await self._executor.gpus(),
         )
 
     def called(self) -> None:
@@ -230,15 +250,20 @@ class Server:
             self._give_up(job)
             return
         job.status, job.starts = "IN_PROGRESS", job.starts + 1
+        self._figures.starts += 1
         self.store.save(job)
         _log.info("job %s: start %d, %s", job.id, job.starts, job.endpoint)
-        async for event in place.run(job.id, job.endpoint, self.store.folder(job.id)):
-            self._hear(job, event)
+        try:
+            async for event in place.run(job.id, job.endpoint, self.store.folder(job.id)):
+                self._hear(job, event)
+        finally:
+            self._figures.reached(job, "")
 
     def _hear(self, job: Job, event: dict[str, Any]) -> None:
         match event["event"]:
             case "progress":
                 job.progress = event["progress"]
+                self._figures.reached(job, job.progress["stage"])
                 if job.progress["message"] and (
                     not job.logs or job.logs[-1]["message"] != job.progress["message"]
                 ):
@@ -258,6 +283,7 @@ class Server:
             case "failed":
                 self._complete(job, failure=_failure(event))
             case "died":
+                self._figures.losses += 1
                 why = event["why"]
                 job.say(f"The engine's process ended unexpectedly. {why}")
                 if job.starts < MAX_STARTS:
@@ -390,6 +416,10 @@ def _add_house_routes(app: FastAPI, server: Server, stop: Callable[[], None]) ->
             "busy": queued + running > 0,
             **server.about(),
         }
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(await server.metrics(), media_type=_PROMETHEUS)
 
     @app.post("/unload")
     async def unload(request: Request) -> dict[str, bool]:

@@ -4,12 +4,14 @@ Python environment. The one for several computers is `ray_executor`, which is im
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from .engines import ENVIRONMENTS, OWN
+from .metrics import Gpu, gpus
 from .worker import Worker, command
 
 
@@ -50,6 +52,9 @@ class Executor(Protocol):
     def about(self) -> dict[str, Any]:
         """What `/health` says of it."""
 
+    async def gpus(self) -> list[Gpu]:
+        """The graphics cards, as far as they are known."""
+
     async def close(self) -> None:
         """End all places."""
 
@@ -77,6 +82,9 @@ class LocalExecutor:
 
     def about(self) -> dict[str, Any]:
         return {"executor": "local"}
+
+    async def gpus(self) -> list[Gpu]:
+        return await asyncio.to_thread(gpus)
 
     async def close(self) -> None:
         for worker in self._workers.values():

@@ -24,10 +24,12 @@ from ray.exceptions import RayError
 from ..home import atomic_write, default_home
 from .engines import OWN
 from .executors import Place
+from .metrics import Gpu, gpus
 from .worker import Worker, command
 
 LOOK_SECONDS = 2.0  # between two looks at which machines there are
 _RETRY_SECONDS = 1.0
+_GPU_SECONDS = 8
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +63,10 @@ class _Actor:
                 yield event
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    async def gpus(self) -> list[Gpu]:
+        """The machine's."""
+        return await asyncio.to_thread(gpus)
 
     async def cancel(self, job_id: str) -> None:
         self._worker.cancel(job_id)
@@ -119,6 +125,14 @@ class _Place:
     def cancel(self, job_id: str) -> None:
         self._cancelled = job_id
         self._actor.cancel.remote(job_id)
+
+    async def gpus(self) -> list[Gpu]:
+        """Those of its machine; none while it has no machine, or that does not answer."""
+        try:
+            async with asyncio.timeout(_GPU_SECONDS):
+                return list(await self._actor.gpus.remote()) if self.is_there else []
+        except (RayError, TimeoutError):
+            return []
 
     async def leave(self) -> None:
         """Go from this machine, when what runs is done."""
@@ -193,6 +207,10 @@ class RayExecutor:
             "executor": "ray",
             "dashboard": f"http://{self._dashboard}" if self._dashboard else None,
         }
+
+    async def gpus(self) -> list[Gpu]:
+        told = await asyncio.gather(*(place.gpus() for place in self._places))
+        return [gpu for each in told for gpu in each]
 
     async def close(self) -> None:
         await asyncio.to_thread(ray.shutdown)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _STORE = {"object_store_memory": 150 * 2**20}
@@ -23,10 +24,12 @@ class Cluster:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.address = str(self._answer())
+        self.added: list[str] = []
 
     def add(self) -> str:
         """One more machine; its id."""
-        return str(self._ask("add"))
+        self.added.append(str(self._ask("add")))
+        return self.added[-1]
 
     def kill(self, machine: str) -> None:
         """Pull a machine's plug."""
@@ -34,7 +37,7 @@ class Cluster:
 
     def drain(self, machine: str) -> None:
         """Empty a machine, as docs/studio.md says."""
-        ray = os.path.join(os.path.dirname(sys.executable), "ray")  # noqa: PTH118, PTH120
+        ray = Path(sys.executable).with_name("ray")
         command = [ray, "drain-node", "--address", self.address, "--node-id", machine]
         command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "service"]
         subprocess.run(command, check=True, capture_output=True)
