@@ -306,11 +306,11 @@ def lint(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Runs every measurement, one after another."""
-    python = environment()
-    scripts = sorted((ROOT / "tests" / "bench").glob("bench_*.py"))
+    """Runs every measurement, one after another; with --write makes docs/benchmarks.md of them."""
+    wanted = ["--write"] * options.write + [f"--only={name}" for name in options.only]
     with apart() as env:
-        return max([run(python, str(script), env=env) for script in scripts], default=0)
+        script = str(ROOT / "tests" / "bench" / "page.py")
+        return run(engine_environment(), script, *wanted, env=env)
 
 
 def haul(options: argparse.Namespace) -> int:
@@ -477,6 +477,14 @@ def main(arguments: Sequence[str]) -> int:
             )
         elif command is window:
             window_arguments(entry)
+        elif command is bench:
+            entry.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+            entry.add_argument(
+                "--only",
+                action="append",
+                default=[],
+                help="this measurement, as draft for bench_draft.py; may be given several times",
+            )
         elif command is haul:
             entry.add_argument("--jobs", type=int, default=500, help="default: %(default)s")
     options = parser.parse_args(own)

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import Image
+from report import Report, Table, finish, seconds
 
 from blender_trellis.config import Config
 from blender_trellis.generation.request import Request
@@ -101,33 +102,39 @@ def overhead() -> tuple[float, float, float]:
     )
 
 
-def main() -> None:
-    """Print the tables."""
-    print("Draft, image to GLB in one process, warm")
-    print(
-        f"{'resolution':>10} {'texture':>8} {'target':>8} {'seconds':>8} {'peak MiB':>9} {'of it added':>12} {'GLB MB':>7}"
-    )
+def main() -> int:
+    rows = []
     for case in ((512, 512, 8_000), (1024, 1024, 20_000), (1536, 2048, 200_000)):
         done = subprocess.run(
             [sys.executable, __file__, *map(str, case)], capture_output=True, text=True, check=True
         )
-        row = json.loads(done.stdout)
-        print(
-            f"{case[0]:>10} {case[1]:>8} {case[2]:>8} {row['seconds']:>8.2f} {row['peak']:>9.0f}"
-            f" {row['added']:>12.0f} {row['bytes'] / 1e6:>7.1f}"
-        )
-    print("Aim at 1024: 1.5 s on 2 cores.\n")
-    total, inside, added = overhead()
-    print(
-        f"Sidecar, median of {JOBS} jobs at 1024: submit to kept result {total:.2f} s, in the engine {inside:.2f} s,"
+        told = json.loads(done.stdout)
+        memory = (f"{told['peak']:.0f} MiB", f"{told['added']:.0f} MiB")
+        size = f"{told['bytes'] / 1e6:.1f} MB"
+        rows.append([*map(str, case), seconds(told["seconds"]), *memory, size])
+    heads = ("resolution", "texture", "faces aimed at", "time", "most memory", "of it added", "GLB")
+    alone = Table(
+        f"Draft: picture to GLB in one process, warm, median of {RUNS}",
+        heads,
+        rows,
+        ["Aim at 1024: 1.5 s on two cores."],
     )
-    print(
-        f"overhead {1000 * added:.0f} ms a job (reading the picture, HTTP, disk, checks and the journal included)."
+    total, inside, added = (seconds(value) for value in overhead())
+    whole = Table(
+        f"Draft in the local process at 1024, median of {JOBS} jobs",
+        ("", "time"),
+        [
+            ["from the request to the kept model", total],
+            ["of that in the engine", inside],
+            ["all else", added],
+        ],
+        ["All else is reading the picture, HTTP, disk, checks and the journal."],
     )
+    return finish(Report([alone, whole]))
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         sys.stdout.write(json.dumps(engine(*map(int, sys.argv[1:]))))
     else:
-        main()
+        sys.exit(main())

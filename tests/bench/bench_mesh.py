@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+from report import Report, Table, finish, seconds
 
 RESOLUTION = 512
 TARGET = 200_000
@@ -33,13 +34,10 @@ SHAPES = (
     "bowl",
     "noisy blob",
 )
-HEADER = (
-    "shape              faces    remesh  closed  manifold  wound   Euler  faces    "
-    "voxels away        geometry   total  silent  texture       peak"
-)
-UNITS = (
-    "                   before                    one way         after    "
-    "mean   largest     s          s      s       levels, 99 %  MiB"
+HEADS = (
+    *("shape", "faces before", "remeshed", "closed", "manifold", "wound one way", "Euler number"),
+    *("faces after", "voxels away, mean", "largest", "geometry", "in all", "silent"),
+    *("texture off, levels of 255", "99 %", "most memory"),
 )
 
 
@@ -186,7 +184,7 @@ def texture_errors(data: bytes, original: Any) -> np.ndarray:
     return np.abs(pixels[row, column, :3] - wanted)
 
 
-def row(name: str, remesh: bool) -> str:
+def row(name: str, remesh: bool) -> list[str]:
     done = subprocess.run(
         [sys.executable, __file__, name, str(int(remesh))],
         capture_output=True,
@@ -194,36 +192,36 @@ def row(name: str, remesh: bool) -> str:
         check=True,
     )
     found = json.loads(done.stdout)
-    yes = {key: "yes" if found[key] else "no" for key in ("closed", "manifold", "wound")}
-    return (
-        f"{name:<18} {found['before']:<8} {'yes' if remesh else 'no':<7} {yes['closed']:<7} {yes['manifold']:<9} "
-        f"{yes['wound']:<7} {found['euler']:<6} {found['after']:<8} {found['mean']:<6.2f} {found['largest']:<11.2f} "
-        f"{found['geometry']:<10.1f} {found['total']:<6.1f} {found['silent']:<7.1f} {found['texture']:<6.2f} "
-        f"{found['worst']:<6.2f} {found['peak']:.0f}"
-    )
+    yes = ["yes" if found[key] else "no" for key in ("closed", "manifold", "wound")]
+    away_from_it = [f"{found[key]:.2f}" for key in ("mean", "largest")]
+    times = [seconds(found[key]) for key in ("geometry", "total", "silent")]
+    off = [f"{found[key]:.2f}" for key in ("texture", "worst")]
+    shape_of_it = [name, str(found["before"]), "yes" if remesh else "no", *yes, str(found["euler"])]
+    return [
+        *shape_of_it,
+        *(str(found["after"]), *away_from_it, *times, *off, f"{found['peak']:.0f} MiB"),
+    ]
 
 
-def main() -> None:
-    """Print the table."""
+def main() -> int:
     if not importlib.util.find_spec("igl"):
         print("The mesh stage of TRELLIS.2 is not measured: this environment has no libigl.\n")
-        return
-    print(
-        f"The mesh stage of TRELLIS.2: {RESOLUTION} voxels a side, to {TARGET} faces and a texture of {TEXTURE}"
+        return 0
+    rows = [row(name, remesh) for name in SHAPES for remesh in (False, True)]
+    table = Table(
+        f"The mesh stage of TRELLIS.2: {RESOLUTION} voxels a side, to {TARGET} faces, texture of {TEXTURE}",
+        HEADS,
+        rows,
+        [
+            "Silent is the longest time in which nothing was reported, and nothing could be cancelled.",
+            "Aim for the noisy blob on two cores: 30 s in all without remeshing, 60 s with it.",
+        ],
     )
-    print(HEADER)
-    print(UNITS)
-    for name in SHAPES:
-        for remesh in (False, True):
-            print(row(name, remesh), flush=True)
-    print("Aim for the noisy blob on 2 cores: 30 s in total without remeshing, 60 s with it.")
-    print(
-        "Silent: the longest time in which nothing was reported, and nothing could be cancelled.\n"
-    )
+    return finish(Report([table]))
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         sys.stdout.write(json.dumps(measure(sys.argv[1], sys.argv[2] == "1"), default=float))
     else:
-        main()
+        sys.exit(main())

@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from report import Report, Table, finish, seconds
+
 try:
     import resource
 except ImportError:  # Windows
@@ -27,6 +29,7 @@ except ImportError:  # Windows
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
 JOBS = 8
 MEDIAN, WORST = 0.2, 4.0  # ms
 DRAWN_JOBS, RESULTS, DRAWS = 20, 1000, 300
@@ -134,11 +137,14 @@ def measure_draw() -> dict[str, list[float]]:
     return times
 
 
-def line(name: str, times: list[float]) -> str:
-    ordered = sorted(times)
+HEADS = ("", "count", "median", "99 %", "worst")
+
+
+def row(name: str, times: list[float]) -> list[str]:
+    ordered = sorted(time / 1000 for time in times)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    middle = statistics.median(ordered)
-    return f"{name:<24}{len(ordered):>7}{middle:>11.3f}{p99:>11.3f}{ordered[-1]:>11.3f}"
+    measured = (statistics.median(ordered), p99, ordered[-1])
+    return [name, str(len(ordered)), *map(seconds, measured)]
 
 
 def main() -> int:
@@ -152,22 +158,26 @@ def main() -> int:
         os.environ["TRELLIS_HOME"] = folder
         fill(Path(folder))
         drawn = measure_draw()
-    print(f"{JOBS} jobs, local/draft, ms of the main thread")
-    print(f"{'ticks':<24}{'count':>7}{'median':>11}{'p99':>11}{'worst':>11}")
-    for kind, times in ticks.items():
-        if times:
-            print(line(kind, times))
-    plain = ticks["undisturbed"]
-    good = statistics.median(plain) <= MEDIAN and max(plain) <= WORST
-    print(
-        f"limits of undisturbed ones: median {MEDIAN} ms, worst {WORST} ms: {'kept' if good else 'PASSED'}"
+    working = Table(
+        f"Ticks while {JOBS} jobs are at work: how long each holds the main thread",
+        HEADS,
+        [row(kind, times) for kind, times in ticks.items() if times],
+        [f"Limits of undisturbed ones: median {MEDIAN} ms, worst {WORST} ms."],
     )
-    print(f"\n{DRAWN_JOBS} jobs and {RESULTS} results, ms of the main thread")
-    for kind, times in drawn.items():
-        print(line(kind, times))
-    quick = statistics.median(drawn["draws of both panels"]) <= DRAW_MEDIAN
-    print(f"limit of a draw: median {DRAW_MEDIAN} ms: {'kept' if quick else 'PASSED'}")
-    return 0 if good and quick else 1
+    drawing = Table(
+        f"Draws with {DRAWN_JOBS} jobs at work and {RESULTS} results",
+        HEADS,
+        [row(kind, times) for kind, times in drawn.items()],
+        [f"Limit of a draw: median {DRAW_MEDIAN} ms."],
+    )
+    plain, draws = ticks["undisturbed"], drawn["draws of both panels"]
+    limits = {
+        "the median of a tick": statistics.median(plain) <= MEDIAN,
+        "the worst tick": max(plain) <= WORST,
+        "the median of a draw": statistics.median(draws) <= DRAW_MEDIAN,
+    }
+    broken = [name for name, kept in limits.items() if not kept]
+    return finish(Report([working, drawing], broken=broken))
 
 
 if __name__ == "__main__":
