@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import copy2, copytree, ignore_patterns
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
@@ -37,28 +34,6 @@ BLENDERS = {  # the Python each bpy is built for, and the numpy that this Blende
 # lines differently from version to version, and PyTorch need not be there several times
 WITH_ENGINE = "5.0"
 TORCH_FOR_CPUS = "https://download.pytorch.org/whl/cpu"  # elsewhere Linux gets gigabytes of CUDA
-
-# 4.2.0 does not look at a wheel's Python and unpacks, of equal versions, the one whose file name
-# sorts last. The build tag "0" makes the newer Pythons' wheels sort first; later Blenders choose
-# by the Python tag.
-OLDEST_PYTHON, NEWER_PYTHONS = "311", ("313", "314")
-
-WHEEL_PLATFORMS = {  # Blender's name of a platform: pip's names of what runs on it
-    "windows-x64": ["win_amd64"],
-    "windows-arm64": ["win_arm64"],
-    "macos-x64": ["macosx_11_0_x86_64"],
-    "macos-arm64": ["macosx_11_0_arm64"],
-    "linux-x64": ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"],
-}
-
-# What `keyring` imports, Python alone. Named one by one, since pip would go by the computer and the
-# Python that it runs on. On Linux keyring needs compiled packages, so there it is used only if the
-# Python that runs Blender has it. jaraco.* share a folder, which Blender deletes when the version of one
-# of them changes: change both or none. importlib_metadata from 10.2 on patches Python's import.
-KEYRING = ["keyring==25.7.0", "jaraco.context==6.1.2", "jaraco.functools==4.6.0"]
-KEYRING += ["more-itertools==11.2.1"]
-KEYRING += ["importlib_metadata==8.9.0", "zipp==4.1.2", "backports.tarfile==1.2.0"]  # Python 3.11
-KEYCHAIN = {"windows": [*KEYRING, "pywin32-ctypes==0.2.3"], "macos": KEYRING}
 
 
 DEMO = """
@@ -327,11 +302,20 @@ def window(options: argparse.Namespace) -> int:
             "Name the Blender whose window is to be tried, 4.2 or newer: "
             "build.py window --blender /path/to/blender"
         )
-    package = options.package or make_package(environment(), ROOT / "dist")
+    package = options.package or package_of_this_computer()
     command = [sys.executable, str(ROOT / "tests" / "window" / "run.py"), *options.tests]
     command += ["--blender", options.blender, "--package", str(package)]
     command += [f"--{name}" for name in WINDOW_SWITCHES if getattr(options, name)]
     return subprocess.call(command)
+
+
+def package_of_this_computer() -> Path:
+    """Its zip in dist/, made anew."""
+    from release.package import this_platform, zip_name  # a copy of this file alone can do the rest
+
+    if release("package", f"--platform={this_platform()}"):
+        raise BuildError("The package could not be made: see above.")
+    return ROOT / "dist" / zip_name(this_platform())
 
 
 def docs(options: argparse.Namespace) -> int:
@@ -340,99 +324,22 @@ def docs(options: argparse.Namespace) -> int:
 
 
 def package(options: argparse.Namespace) -> int:
-    """Makes the extension's zip for this platform, in dist/."""
-    say(str(make_package(environment(), ROOT / "dist")))
-    return 0
+    """Makes the extension's zips, for all platforms or those that --platform names, in dist/."""
+    return release("package", *(f"--platform={name}" for name in options.platform or ()))
 
 
-# -- Package -------------------------------------------------------------------------------------
+def repository(options: argparse.Namespace) -> int:
+    """Makes dist/repository: all zips, with an index that Blender updates from, to be put at --url."""
+    return release("repository", f"--url={options.url}")
 
 
-def this_platform() -> str:
-    system = {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
-    arm = platform.machine().lower() in ("arm64", "aarch64")
-    name = f"{system}-{'arm64' if arm else 'x64'}"
-    if name not in WHEEL_PLATFORMS:
-        raise BuildError(f"Blender has no extensions for {name}.")
-    return name
+def lock(options: argparse.Namespace) -> int:
+    """Takes the newest versions of what is bundled into release/wheels.toml and docs/licences.md."""
+    return release("lock")
 
 
-def make_package(python: Path, out: Path) -> Path:
-    """Writes the extension's zip for this platform into `out`, checked by Blender's own validator.
-
-    `python` is one of the virtual environments': its pip fetches the wheels and its bpy holds the
-    validator. Equal wheels and sources give equal bytes.
-    """
-    target = this_platform()
-    version = read_toml("blender_manifest.toml")["version"]
-    with tempfile.TemporaryDirectory() as scratch:
-        stage = Path(scratch, "stage")
-        unwanted = ignore_patterns("__pycache__", "*.pyc")
-        copytree(ROOT / "blender_trellis", stage, ignore=unwanted)
-        for name in ("LICENSE", "README.md"):
-            copy2(ROOT / name, stage / name)
-        download_wheels(python, target, stage / "wheels")
-        wheels = sorted(wheel.name for wheel in (stage / "wheels").iterdir())
-        (stage / "blender_manifest.toml").write_text(filled_manifest(target, wheels), "utf-8")
-        out.mkdir(parents=True, exist_ok=True)
-        made = out / f"blender_trellis-{version}-{target}.zip"
-        zip_folder(stage, made)
-    validate(python, made)
-    return made
-
-
-def download_wheels(python: Path, target: str, folder: Path) -> None:
-    """Everything the extension imports and Blender lacks, for each Python that Blender has."""
-    wanted = [name for name in requirements("local") if not name.startswith("numpy")]
-    pip_download(python, target, OLDEST_PYTHON, wanted, folder)
-    keychain = KEYCHAIN.get(target.partition("-")[0])
-    if keychain:
-        pip_download(python, target, OLDEST_PYTHON, ["--no-deps", *keychain], folder)
-    compiled = list(folder.glob(f"*-cp{OLDEST_PYTHON}-cp{OLDEST_PYTHON}-*.whl"))
-    pins = ["==".join(wheel.name.split("-")[:2]) for wheel in compiled]
-    for version in NEWER_PYTHONS:
-        pip_download(python, target, version, ["--no-deps", *pins], folder)
-        for wheel in list(folder.glob(f"*-cp{version}-cp{version}-*.whl")):
-            wheel.rename(folder / wheel.name.replace(f"-cp{version}", f"-0-cp{version}", 1))
-
-
-def pip_download(
-    python: Path, target: str, version: str, wanted: Sequence[str], folder: Path
-) -> None:
-    where = [f"--platform={name}" for name in WHEEL_PLATFORMS[target]]
-    abis = ["--implementation=cp", f"--abi=cp{version}", "--abi=abi3", "--abi=none"]
-    command = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    which = ["--only-binary=:all:", f"--python-version={version}", *abis, *where]
-    if run(python, *command, *which, "--dest", str(folder), *wanted):
-        raise BuildError(f"pip could not download the wheels for {target}, Python {version}.")
-
-
-def filled_manifest(target: str, wheels: Sequence[str]) -> str:
-    """blender_manifest.toml with the platform and the wheels, which must precede its tables."""
-    lines = [f'platforms = ["{target}"]', "wheels = ["]
-    lines += [f'  "./wheels/{name}",' for name in wheels]
-    before, table, after = (
-        (ROOT / "blender_manifest.toml").read_text("utf-8").partition("\n[permissions]")
-    )
-    return before + "\n" + "\n".join([*lines, "]"]) + "\n" + table + after
-
-
-def zip_folder(folder: Path, made: Path) -> None:
-    """Zips a folder's contents so that equal contents give equal bytes: sorted, one fixed time."""
-    with zipfile.ZipFile(made, "w") as archive:
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-            if path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())
-                entry.create_system, entry.external_attr = 3, 0o100644 << 16
-                packed = path.suffix == ".whl"
-                entry.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
-
-
-def validate(python: Path, made: Path) -> None:
-    validator = next(python.parent.parent.rglob("addons_core/bl_pkg/cli/blender_ext.py"))
-    if run(python, str(validator), "validate", str(made)):
-        raise BuildError(f"Blender would refuse {made.name}: see its message above.")
+def release(*arguments: str) -> int:
+    return run(environment(), "-m", "release", *arguments)
 
 
 WINDOW_SWITCHES = {
@@ -462,7 +369,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py", description=(__doc__ or "").split("\n\n")[0])
     parser.set_defaults(command=None, pytest=passed_on)
     commands = parser.add_subparsers(metavar="COMMAND")
-    for command in (demo, test, window, lint, bench, haul, package, docs):
+    for command in (demo, test, window, lint, bench, haul, package, repository, lock, docs):
         entry = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )
@@ -487,6 +394,10 @@ def main(arguments: Sequence[str]) -> int:
             )
         elif command is haul:
             entry.add_argument("--jobs", type=int, default=500, help="default: %(default)s")
+        elif command is package:
+            entry.add_argument("--platform", action="append", help="as Blender calls it: linux-x64")
+        elif command is repository:
+            entry.add_argument("--url", required=True, help="where people will find the folder")
     options = parser.parse_args(own)
     if options.command is None:
         parser.print_help()

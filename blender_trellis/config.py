@@ -38,9 +38,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Config:
     """Everything a runner needs to know.
 
-    `results` is the result library's folder where the user chose one. `shared` holds the sidecar's files: it is one for all
-    Blenders of a user, whose extensions have a `home` each. `jobs_at_once` is how many jobs may be at one remote service at a
-    time. `offline`: Blender may not go online.
+    `results` is the result library's folder where the user chose one. `shared` is one for all Blenders of a user, whose
+    extensions have a `home` each, which Blender deletes with them; it holds the models and the sidecar's files. `jobs_at_once` is
+    how many jobs may be at one remote service at a time. `offline`: Blender may not go online.
     """
 
     home: Path
@@ -56,6 +56,11 @@ class Config:
     sidecar_token: str = field(default="", repr=False)
     jobs_at_once: int = JOBS_AT_ONCE
     offline: bool = False
+
+    @property
+    def models(self) -> Path:
+        """The result library's folder: never one that goes with the extension, since models may have been paid for."""
+        return self.results or self.shared / "results"
 
     @classmethod
     def load(cls, **preferences: Any) -> Self:

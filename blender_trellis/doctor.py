@@ -37,7 +37,7 @@ def examine(config: Config) -> dict[str, Any]:
     }
     found |= {name: _version(name) for name in _PACKAGES}
     found["home"] = str(config.home)
-    found["results"] = str(config.results or config.home / "results")
+    found["results"] = str(config.models)
     found["journal"] = _journal(config)
     held = {name: keychain.wait(keychain.ask(name)) for name in KEYS if not in_environment(name)}
     names = [each.name for each in held.values() if each.name]

@@ -47,7 +47,7 @@ class Runner:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.library = Library(config.home, config.results)
+        self.library = Library(config.home, config.models)
         self.journal = Journal(config.home)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._aside: defaultdict[str, deque[Event]] = defaultdict(deque)

@@ -12,6 +12,7 @@ from bpy.props import FloatProperty, IntProperty, StringProperty
 from .. import __package__ as root
 from ..config import JOBS_AT_ONCE, in_environment
 from ..errors import AccessError, StorageError
+from ..home import default_home
 from .callbacks import preferences_changed
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
     )
     results: StringProperty(
         name="Results Folder",
-        description="Folder for the models. Empty: the extension's own folder, which Blender deletes "
-        "when the extension is uninstalled",
+        description="Folder for the models. Empty: one of this user's that all Blenders share. "
+        "Models stay there when the extension is uninstalled",
         subtype="DIR_PATH",
         update=preferences_changed,
     )
@@ -108,8 +109,10 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
         column.prop(self, "results")
         if not self.results:
             notice = column.box().column(align=True)
-            notice.label(text="Uninstalling the extension deletes its own folder.", icon="INFO")
-            notice.label(text="A results folder elsewhere survives.", icon="BLANK1")
+            notice.label(
+                text="Models stay here, also when the extension is uninstalled:", icon="INFO"
+            )
+            notice.label(text=str(default_home() / "results"), icon="BLANK1", translate=False)
         panels_install.draw(layout, context)
         header, body = layout.panel("TRELLIS_addresses", default_closed=True)
         header.label(text="Servers of Your Own")
@@ -200,7 +203,7 @@ def ask_above() -> float:
 
 @functools.cache  # Blender looks at the disk each time
 def _home() -> Path | None:
-    """The extension's own folder; None where it runs as a plain add-on."""
+    """The extension's own folder, which Blender deletes with it; None where it runs as a plain add-on."""
     if not ROOT.startswith("bl_ext."):
         return None
     home = bpy.utils.extension_path_user(ROOT, path="", create=True)

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The built package, and a bare Blender with an empty profile to install it into."""
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from release import ROOT
+from release.package import make, this_platform, version, write_zip
 
 Blender = Callable[..., Any]
 
@@ -25,26 +26,60 @@ if sys.version_info >= (3, 13):
     BUNDLED += ["cattrs", "attr", "attrs", "typing_extensions.py"]
 
 
-@pytest.fixture(scope="session")
-def build() -> Any:
-    """build.py as a module."""
-    spec = importlib.util.spec_from_file_location("trellis_build", ROOT / "build.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# Runs at the start of every Python of the bare Blender's environment, its child processes too
+GUARD = """
+import os, sys
+
+def guard(event, arguments):
+    if event == "open":
+        path = arguments[0]
+        allowed = not isinstance(path, str) or not path.startswith({source!r})
+    elif event in ("socket.connect", "socket.sendto"):
+        path = arguments[1]
+        allowed = not isinstance(path, tuple) or path[0] in ("127.0.0.1", "::1")
+    elif event == "socket.getaddrinfo":
+        path = arguments[0]
+        allowed = path in (None, "localhost", "127.0.0.1", "::1")
+    else:
+        return
+    if not allowed:
+        with open({log!r}, "a") as log:
+            log.write(f"{{event}} {{path}}\\n")
+        raise PermissionError(f"not in a test: {{event}} {{path}}")
+
+sys.addaudithook(guard)
+"""
 
 
 @pytest.fixture(scope="session")
-def package(build: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The extension's zip for this platform, as a release has it."""
-    made: Path = build.make_package(Path(sys.executable), tmp_path_factory.mktemp("dist"))
+    return make(this_platform(), tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def previous(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an older version's number."""
+    with zipfile.ZipFile(package) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    for name in ("blender_manifest.toml", "__init__.py"):
+        now = contents[name]
+        contents[name] = now.replace(f'version = "{version()}"'.encode(), b'version = "0.0.9"')
+        contents[name] = contents[name].replace(
+            f'__version__ = "{version()}"'.encode(), b'__version__ = "0.0.9"'
+        )
+        assert contents[name] != now
+    made = tmp_path_factory.mktemp("previous") / package.name.replace(version(), "0.0.9")
+    write_zip(contents, made)
     return made
 
 
 @pytest.fixture(scope="session")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python that has bpy and what Blender bundles, and neither our dependencies nor the project."""
+    """A Python that has bpy and what Blender bundles, and neither our dependencies nor the project.
+
+    Nothing that it runs may read the project's sources or reach beyond this computer.
+    """
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     paths = sysconfig.get_paths("venv", {"base": str(folder), "platbase": str(folder)})
@@ -55,6 +90,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
             link_folder(source, packages / name)
         elif source.is_file():
             shutil.copy(source, packages / name)
+    source = str(ROOT / "blender_trellis")
+    guard = GUARD.format(source=source, log=str(folder / "forbidden.log"))
+    (packages / "sitecustomize.py").write_text(guard, "utf-8")
     return Path(paths["scripts"], Path(sys.executable).name)
 
 
@@ -68,26 +106,32 @@ def link_folder(source: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def blender(bare_python: Path, tmp_path: Path) -> Blender:
-    """Runs a script in a new, bare Blender with an empty profile.
+def blender(bare_python: Path, tmp_path: Path) -> Iterator[Blender]:
+    """Runs a script in a new, bare Blender.
 
-    All runs of one test share the profile. The script ends with `report(value)`; that value is
-    returned.
+    All runs of one test share `tmp_path`: the empty `profile`, and the user's own folder `user`, with their temporary files in
+    `temporary`. The script ends with `report(value)`; that value is returned.
     """
-    profile, out = tmp_path / "profile", tmp_path / "report.json"
+    out, forbidden = tmp_path / "report.json", bare_python.parents[1] / "forbidden.log"
     hidden = ("PYTHONPATH", "TRELLIS_HOME")
     env = {name: value for name, value in os.environ.items() if name not in hidden}
-    env["BLENDER_USER_RESOURCES"] = str(profile)
+    env["BLENDER_USER_RESOURCES"] = str(tmp_path / "profile")
+    for name in ("HOME", "USERPROFILE"):
+        env[name] = str(tmp_path / "user")
+    env |= {"XDG_DATA_HOME": str(tmp_path / "user"), "LOCALAPPDATA": str(tmp_path / "user")}
+    env |= {name: str(tmp_path / "temporary") for name in ("TMPDIR", "TEMP", "TMP")}
+    for name in ("user", "temporary"):
+        (tmp_path / name).mkdir()
     prelude = (
         "import json, pathlib, sys\n"
         f"def report(value): pathlib.Path({str(out)!r}).write_text(json.dumps(value), 'utf-8')\n"
     )
 
-    def run(script: str, **variables: str) -> Any:
+    def run(script: str) -> Any:
         done = subprocess.run(
             [str(bare_python), "-c", prelude + script],
             cwd=tmp_path,
-            env={**env, **variables},
+            env=env,
             capture_output=True,
             text=True,
             errors="replace",
@@ -99,4 +143,5 @@ def blender(bare_python: Path, tmp_path: Path) -> Blender:
         out.unlink()
         return value
 
-    return run
+    yield run
+    assert not forbidden.exists(), forbidden.read_text()

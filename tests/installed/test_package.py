@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The package as a user meets it: installed from its zip into an empty profile, enabled, removed."""
+"""The package as a user meets it: installed from its zip into an empty profile, used, updated, removed."""
 
-import subprocess
-import sys
+import functools
+import http.server
+import threading
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "images" / "robot.png"
+from release import ROOT, repository
+from release.package import version
+
+EXAMPLE = ROOT / "docs" / "images" / "robot.png"
 NAME = "bl_ext.user_default.blender_trellis"
 THIRD_PARTY = (
     "httpx",
@@ -21,12 +26,13 @@ THIRD_PARTY = (
     "anyio",
     "keyring",
 )
+SETTINGS = f"NAME, IMAGE, THIRD_PARTY = {NAME!r}, {str(EXAMPLE)!r}, {THIRD_PARTY!r}\n"
 
-INSTALL = """
+STATE = """
 import bpy
 def state():
-    handlers = [name for name in dir(bpy.app.handlers) if not name.startswith("_")]
-    lists = {name: getattr(bpy.app.handlers, name) for name in handlers}
+    lists = [getattr(bpy.app.handlers, name) for name in dir(bpy.app.handlers) if name[0] != "_"]
+    handlers = [handler for found in lists if type(found) is list for handler in found]
     return {
         "types": sorted(name for name in dir(bpy.types) if "trellis" in name.lower()),
         "properties": sorted(
@@ -35,118 +41,193 @@ def state():
             for name in dir(owner)
             if "trellis" in name.lower()
         ),
-        "handlers": {name: len(value) for name, value in lists.items() if type(value) is list},
+        "handlers": sorted({handler.__module__ for handler in handlers}),
         "enabled": NAME in bpy.context.preferences.addons,
         "imported": [name for name in THIRD_PARTY if name in sys.modules],
     }
-before = state()
-bpy.ops.extensions.package_install_files(filepath=ZIP, repo="user_default", enable_on_install=True)
-installed = state()
+def install(path):
+    bpy.ops.extensions.package_install_files(
+        filepath=path, repo="user_default", enable_on_install=True
+    )
 """
 
-UNINSTALL = """
-repos = [repo.module for repo in bpy.context.preferences.extensions.repos]
-folder = pathlib.Path(bpy.context.preferences.extensions.repos["User Default"].directory)
-bpy.ops.extensions.package_uninstall(
-    repo_index=repos.index("user_default"), pkg_id="blender_trellis"
-)
-report([before, installed, state(), (folder / "blender_trellis").exists()])
+# Blender as a module does not enable what the profile says by itself, and 4.2's crashes when it reads that again
+ENABLE = """
+import addon_utils
+addon_utils.enable(NAME, default_set=True)
 """
 
 GENERATE = """
-import bpy
-import addon_utils, os
-addon_utils.enable("bl_ext.user_default.blender_trellis", default_set=True)
-from bl_ext.user_default.blender_trellis import api
+from bl_ext.user_default.blender_trellis import __version__, api
 from bl_ext.user_default.blender_trellis.services import sidecar
 try:
-    result = api.generate([IMAGE], endpoint="local/draft", seed=7)
+    result = api.generate([IMAGE], endpoint="local/draft", seed=7, texture_size=512)
     objects = api.import_result(result)
 finally:
-    sidecar.stop(pathlib.Path(os.environ["TRELLIS_HOME"]))
-import pydantic
-report({
-    "glb": pathlib.Path(result.files[0]).read_bytes()[:4].decode(),
-    "seed": result.seed,
-    "vertices": [len(made.data.vertices) for made in objects if made.type == "MESH"],
-    "in_scene": all(made.name in bpy.context.scene.objects for made in objects),
-    "pydantic": pydantic.__file__,
-})
+    sidecar.stop(api.config().shared)
 """
 
 
-def settings(package: Path) -> str:
-    return f"NAME, ZIP, THIRD_PARTY = {NAME!r}, {str(package)!r}, {THIRD_PARTY!r}\n"
+def files(folder: Path) -> set[str]:
+    """All files in a folder, but for the lists and caches that Blender keeps, and Python's byte code."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not {".blender_ext", ".cache", "__pycache__"} & {*path.parts}
+    }
 
 
 def test_the_zip_holds_what_its_manifest_names_and_no_litter(package):
     with zipfile.ZipFile(package) as archive:
         names = archive.namelist()
         manifest = tomllib.loads(archive.read("blender_manifest.toml").decode())
+        notices = archive.read("THIRD_PARTY.md").decode()
     assert {"__init__.py", "LICENSE", "README.md", "endpoints/schema.json"} <= set(names)
     wheels = [name.removeprefix("./") for name in manifest["wheels"]]
     assert sorted(wheels) == sorted(name for name in names if name.startswith("wheels/"))
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
     assert not [name for name in wheels if name.startswith("wheels/numpy-")]
+    assert "## pydantic_core" in notices and "Permission is hereby granted" in notices
 
 
-def test_each_compiled_wheel_is_there_for_every_python_and_4_2_0_takes_its_own(package):
-    with zipfile.ZipFile(package) as archive:
-        wheels = [Path(name).name for name in archive.namelist() if name.endswith(".whl")]
-    compiled: dict[str, list[str]] = {}
-    for wheel in wheels:
-        if not wheel.endswith("-none-any.whl"):
-            compiled.setdefault(wheel.split("-")[0], []).append(wheel)
-    assert {"pillow", "pydantic_core"} <= compiled.keys()
-    for group in compiled.values():
-        pythons = sorted(wheel.split("-")[-2] for wheel in group)
-        assert pythons == ["cp311", "cp313", "cp314"]
-        assert "-cp311-" in max(group)
-
-
-@pytest.mark.parametrize("target", ["windows-x64", "macos-arm64"])
-def test_the_keychains_wheels_are_python_alone_and_need_no_others(build, target, tmp_path):
-    wanted, unpacked = build.KEYCHAIN[target.partition("-")[0]], tmp_path / "unpacked"
-    build.pip_download(Path(sys.executable), target, "311", ["--no-deps", *wanted], tmp_path)
-    wheels = sorted(tmp_path.glob("*.whl"))
-    assert len(wheels) == len(wanted)
-    for wheel in wheels:
-        assert wheel.name.endswith("-py3-none-any.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unpacked)
-    script = (
-        f"import sys; sys.path.append({str(unpacked)!r}); import keyring\n"
-        "keyring.get_keyring()  # goes through all backends\n"
-        "print(keyring.__file__)"
+def test_the_guard_of_these_tests_bites(bare_python, blender):
+    source = ROOT / "blender_trellis" / "__init__.py"
+    said = blender(
+        "import socket, subprocess\n"
+        f"code = {f'open({str(source)!r})'!r}\n"
+        "child = subprocess.run([sys.executable, '-c', code], capture_output=True).returncode\n"
+        "try: socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+        "except OSError as error: report([child, str(error)])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(unpacked))
+    assert said == [1, "not in a test: socket.getaddrinfo 192.0.2.1"]
+    log = bare_python.parents[1] / "forbidden.log"
+    assert log.read_text().splitlines() == [f"open {source}", "socket.getaddrinfo 192.0.2.1"]
+    log.unlink()
 
 
 def test_enabling_registers_the_operators_and_imports_no_third_party_package(package, blender):
-    before, installed = blender(settings(package) + INSTALL + "report([before, installed])")
+    before, installed = blender(
+        SETTINGS + STATE + f"before = state(); install({str(package)!r}); report([before, state()])"
+    )
     assert not before["enabled"] and not before["types"]
     assert installed["enabled"]
     assert "TRELLIS_OT_generate" in installed["types"]
     assert installed["imported"] == before["imported"]
 
 
-def test_uninstalling_leaves_nothing_behind(package, blender):
-    before, installed, after, folder_is_there = blender(settings(package) + INSTALL + UNINSTALL)
-    assert installed["enabled"]
-    assert after["handlers"] == before["handlers"]
-    assert after["types"] == after["properties"] == []
-    assert not after["enabled"] and not folder_is_there
-
-
-def test_after_a_restart_the_installed_copy_makes_and_imports_a_model(package, blender, tmp_path):
-    blender(settings(package) + INSTALL + "report(None)")
-    home = {"TRELLIS_HOME": str(tmp_path / "home")}
-    made = blender(f"IMAGE = {str(EXAMPLE)!r}\n" + GENERATE, **home)
-    assert (made["glb"], made["seed"]) == ("glTF", 7)
+def test_the_installed_copy_makes_models_and_uninstalling_leaves_nothing_but_them(
+    package, blender, tmp_path
+):
+    profile, user = tmp_path / "profile", tmp_path / "user"
+    there = blender(SETTINGS + STATE + f"install({str(package)!r}); report(state())")
+    assert NAME + ".ui.placeholders" in there["handlers"], there["handlers"]
+    made = blender(SETTINGS + STATE + ENABLE + GENERATE + UNINSTALL)
+    assert made["glb"].startswith("glTF") and made["seed"] == 7
     assert len(made["vertices"]) == 1 and made["vertices"][0] > 1000
     assert made["in_scene"]
-    assert Path(made["pydantic"]).is_relative_to(tmp_path / "profile")
+    assert Path(made["pydantic"]).is_relative_to(profile)
+
+    after = made["after"]
+    assert not [name for name in after["handlers"] if "trellis" in name], after["handlers"]
+    assert after["types"] == after["properties"] == []
+    assert not after["enabled"]
+    assert not files(profile)
+    model = Path(made["file"])
+    assert model.parent == user / "blender_trellis" / "results" and model.stat().st_size > 10_000
+    left = {"/".join(name.split("/")[:2]) for name in files(user)}
+    assert left == {"blender_trellis/results", "blender_trellis/sidecar"}
+    assert not files(tmp_path / "temporary")
+
+
+UNINSTALL = """
+import pydantic
+said = {
+    "file": str(result.files[0]),
+    "glb": pathlib.Path(result.files[0]).read_bytes()[:4].decode(),
+    "seed": result.seed,
+    "vertices": [len(made.data.vertices) for made in objects if made.type == "MESH"],
+    "in_scene": all(made.name in bpy.context.scene.objects for made in objects),
+    "pydantic": pydantic.__file__,
+}
+repos = [repo.module for repo in bpy.context.preferences.extensions.repos]
+bpy.ops.extensions.package_uninstall(
+    repo_index=repos.index("user_default"), pkg_id="blender_trellis"
+)
+report({**said, "after": state()})
+"""
+
+
+def test_an_update_keeps_journal_results_and_preferences(package, previous, blender):
+    older = blender(
+        SETTINGS + STATE + f"install({str(previous)!r})" + GENERATE + "def preferences():\n"
+        "    return bpy.context.preferences.addons[NAME].preferences\n"
+        "preferences().ask_above, preferences().jobs_at_once = 7, 2\n"
+        "preferences().fal_key = 'mine'\n"
+        f"install({str(package)!r})\n"
+        "kept = [preferences().ask_above, preferences().jobs_at_once, preferences().fal_key]\n"
+        "report([__version__, str(result.files[0]), kept])"
+    )
+    assert older[0] == "0.0.9"
+    assert older[2] == [7, 2, "mine"]
+    newer = blender(
+        SETTINGS
+        + STATE
+        + ENABLE
+        + "from bl_ext.user_default.blender_trellis import __version__, api\n"
+        "from bl_ext.user_default.blender_trellis.generation.journal import Journal\n"
+        "found, count = Journal(api.config().home).results('', 9, 0)\n"
+        "report([__version__, count, *map(str, found[0].files)])"
+    )
+    assert newer == [version(), 1, older[1]]
+    assert Path(older[1]).exists()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder that is not there yet, and the address at which a web server gives out what is in it."""
+    folder = tmp_path / "served"
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_blender_installs_from_the_repository_and_updates_by_itself(
+    package, previous, served, blender, tmp_path
+):
+    folder, url = served
+    repository.make([previous], folder, url)
+    repository.make([package], tmp_path / "newer", url)
+    said = blender(
+        f"URL, FOLDER, NEWER = {url!r}, {str(folder)!r}, {str(tmp_path / 'newer')!r}" + UPDATE
+    )
+    assert said == ["0.0.9", version()]
+
+
+UPDATE = """
+import bpy
+def version():
+    from bl_ext.ours import blender_trellis
+    assert "bl_ext.ours.blender_trellis" in bpy.context.preferences.addons
+    return blender_trellis.__version__
+
+repos = bpy.context.preferences.extensions.repos
+remote = [repo.use_remote_url for repo in repos]
+bpy.ops.preferences.extension_repo_remove(index=remote.index(True))  # Blender's own, on the internet
+bpy.context.preferences.system.use_online_access = True
+bpy.ops.preferences.extension_repo_add(name="ours", remote_url=URL + "/index.json", type="REMOTE")
+index = [repo.module for repo in repos].index("ours")
+bpy.ops.extensions.repo_sync(repo_index=index)
+bpy.ops.extensions.package_install(
+    repo_index=index, pkg_id="blender_trellis", enable_on_install=True
+)
+first = version()
+pathlib.Path(FOLDER).rename(FOLDER + ".old")
+pathlib.Path(NEWER).rename(FOLDER)
+bpy.ops.extensions.repo_sync_all()
+bpy.ops.extensions.package_upgrade_all()
+report([first, version()])
+"""

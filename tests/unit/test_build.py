@@ -2,11 +2,9 @@
 """build.py: finding a Python, setting up, running the tests apart from the user's own files, packing."""
 
 import importlib.util
-import os
 import shutil
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -124,28 +122,6 @@ def test_tests_run_apart_from_the_users_files_and_keys(build, monkeypatch, tmp_p
     assert "1 failed, 1 passed" in summary
 
 
-def test_equal_folders_make_equal_zips(build, tmp_path):
-    for name, time in (("one", 1_000_000_000), ("two", 1_700_000_000)):
-        folder = tmp_path / name
-        (folder / "wheels").mkdir(parents=True)
-        for file, text in (("b.py", "b"), ("a.py", "a"), ("wheels/w.whl", "w")):
-            (folder / file).write_text(text, "utf-8")
-            os.utime(folder / file, (time, time))
-        build.zip_folder(folder, tmp_path / f"{name}.zip")
-    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
-        assert archive.namelist() == ["a.py", "b.py", "wheels/w.whl"]
-        assert archive.read("wheels/w.whl") == b"w"
-
-
-def test_the_packages_manifest_names_platform_and_wheels(build):
-    source = tomllib.loads((ROOT / "blender_manifest.toml").read_text("utf-8"))
-    filled = tomllib.loads(build.filled_manifest("linux-x64", ["a.whl", "b.whl"]))
-    assert filled.pop("platforms") == ["linux-x64"]
-    assert filled.pop("wheels") == ["./wheels/a.whl", "./wheels/b.whl"]
-    assert filled == source
-
-
 def test_the_version_is_one():
     manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text("utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -155,8 +131,19 @@ def test_the_version_is_one():
 def test_without_a_command_help_is_shown(build, capsys):
     assert build.main([]) == 0
     said = capsys.readouterr().out
-    for command in ("demo", "test", "window", "lint", "bench", "haul", "package", "docs"):
-        assert f"    {command} " in said
+    for command in (
+        "demo",
+        "test",
+        "window",
+        "lint",
+        "bench",
+        "haul",
+        "package",
+        "repository",
+        "lock",
+        "docs",
+    ):
+        assert f"    {command}" in said
 
 
 def test_a_window_is_tried_in_a_blender_that_is_named(build, capsys):

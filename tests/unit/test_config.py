@@ -32,6 +32,15 @@ def test_preferences_win_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert Config.load().home == default_home()
 
 
+def test_models_are_not_kept_where_blender_deletes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TRELLIS_HOME", raising=False)
+    extension = tmp_path / "extension"
+    assert Config.load(home=extension).models == default_home() / "results"
+    assert Config.load(home=extension, results=tmp_path / "mine").models == tmp_path / "mine"
+
+
 def test_keys_do_not_show() -> None:
     config = Config(Path("x"), fal_key="secret-1", runware_key="secret-2", sidecar_token="secret-3")
     assert "secret" not in repr(config) + str(config)
