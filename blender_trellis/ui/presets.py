@@ -12,7 +12,7 @@ import bpy
 from bl_operators.presets import AddPresetBase
 
 from ..endpoints import presets
-from . import properties
+from . import properties, pump
 from .text import tr
 
 MENU = "TRELLIS_MT_presets"
@@ -80,8 +80,9 @@ class TRELLIS_MT_presets(bpy.types.Menu):
 
     @staticmethod
     def post_cb(context: Any, filepath: str) -> None:
-        """And this afterwards."""
+        """And this afterwards; it redraws nothing by itself."""
         _remember(context.scene.trellis, bpy.path.display_name(filepath, title_case=False))
+        pump.redraw()
 
     def draw(self, context: Any) -> None:
         layout = self.layout
@@ -165,6 +166,7 @@ class TRELLIS_OT_preset_add(AddPresetBase, bpy.types.Operator):
         """Blender calls this when the preset was written or removed."""
         if self.remove_name:
             context.scene.trellis.preset = ""
+            pump.redraw()
         else:
             TRELLIS_MT_presets.post_cb(context, filepath)
 
