@@ -23,9 +23,11 @@ PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 NAMES = ("import", "arrival", "enable", "pump", "draft", "mesh")
 INTRODUCTION = """# Measured
 
-All figures of this page are of one run of `python build.py bench --write` on one machine: {machine}. Times differ from machine to
-machine, ratios less so. Where the extension stands beside another way, both were measured in turns, with the same model and the
-same service, which is a stand-in on the same computer: what a real service and a real line take is in none of these figures.
+All figures of this page are of one run of `python build.py bench --write` on one machine:
+{machine}.
+Times differ from machine to machine, ratios less so. Where the extension stands beside another way, both were measured in turns,
+with the same model and the same service, which is a stand-in on the same computer: what a real service and a real line take is in
+none of these figures.
 """
 
 
@@ -54,18 +56,19 @@ def page(reports: Sequence[Report]) -> Iterator[str]:
     """The page, line by line: ratios first."""
     yield INTRODUCTION.format(machine=machine())
     ratios = [ratio for report in reports for ratio in report.ratios]
-    yield from markdown(Table("In short", *_short(ratios)))
+    yield from markdown(_short(ratios))
     for report in reports:
         for table in report.tables:
             yield from markdown(table)
 
 
-def _short(ratios: Sequence[Ratio]) -> tuple[list[str], list[list[str]]]:
-    heads = ["", "instead", "ratio", "this extension", "instead of it"]
-    return heads, [
+def _short(ratios: Sequence[Ratio]) -> Table:
+    heads = ["", "beside", "ratio", "this extension", "the other"]
+    rows = [
         [each.what, each.instead, each.words, seconds(each.ours), seconds(each.other)]
         for each in ratios
     ]
+    return Table("In short", heads, rows, words=2)
 
 
 def markdown(table: Table) -> Iterator[str]:
@@ -74,7 +77,7 @@ def markdown(table: Table) -> Iterator[str]:
     for number, row in enumerate((table.heads, *table.rows)):
         yield f"| {' | '.join(row)} |"
         if number == 0:
-            yield "|---" + "|--:" * (len(row) - 1) + "|"
+            yield "|---" * table.words + "|--:" * (len(row) - table.words) + "|"
     yield ""
     if table.notes:
         yield " ".join(table.notes) + "\n"

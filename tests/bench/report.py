@@ -32,12 +32,13 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` have a cell for each of `heads`; `notes` are sentences that stand below."""
+    """`rows` have a cell for each of `heads`; the first `words` of them are no figures. `notes` are sentences that stand below."""
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    words: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def lines(table: Table) -> list[str]:
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.heads))]
     drawn = [
         "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
+            cell.ljust(width) if column < table.words else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells

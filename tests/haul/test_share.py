@@ -23,13 +23,14 @@ def test_jobs_leave_no_handle_thread_or_temporary_file_behind(
 
 
 def test_what_grew_is_named_and_a_warm_up_is_not() -> None:
-    flat = {"worker MiB": 100.0, "worker threads": 3.0, "results KiB": 0.0}
+    flat = {"worker MiB": 100.0, "worker threads": 3.0, "worker handles": 3.0, "results KiB": 0.0}
     samples = [flat | {"results KiB": 100.0 * each} for each in range(20)]
     samples[0]["worker MiB"], samples[9]["worker threads"] = 50.0, 9.0
     assert not haul.judge(samples)
     for each in samples[10:]:
-        each["worker MiB"], each["worker threads"] = 105.5, 4.0
+        each["worker MiB"], each["worker handles"], each["worker threads"] = 105.5, 4.0, 9.0
     assert haul.judge(samples) == [
         "worker MiB: 100.0, in the end 105.5",
-        "worker threads: 3.0, in the end 4.0",
+        "worker threads: 3.0, in the end 9.0",
+        "worker handles: 3.0, in the end 4.0",
     ]
