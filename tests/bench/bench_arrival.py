@@ -209,8 +209,8 @@ def main() -> int:
         rows,
         [
             "Done is when the service ends the job; visible is when the object is in the scene, with an undo step.",
-            "What the extension takes longer: it asks less often, and a second Blender, which leaves the processor to others that "
-            "want it, checks the model and writes it into a file. Blender can be worked in meanwhile.",
+            "What the extension takes longer: it asks less often, and a second Blender, which leaves the processor to others, "
+            "checks the model and writes it into a file. Blender can be worked in meanwhile.",
             "The scripts wait on Blender's main thread, as a script does that is run there, from the request on: here counts "
             "only what comes after done. One that waits in a thread of its own stands still for the import alone.",
             "fal's client asks ten times a second; the extension asks every one to three seconds, Runware's SDK every half a "

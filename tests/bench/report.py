@@ -32,7 +32,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` have a cell for each of `heads`; the first `words` of them are no figures. `notes` are sentences that stand below."""
+    """`rows` have a cell for each of `heads`; the first `words` of them are no figures. `notes` are sentences below it."""
 
     title: str
     heads: Sequence[str]
