@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
@@ -29,6 +30,13 @@ BLENDERS = {  # the Python each bpy is built for, and the numpy that this Blende
     "5.0": ("3.11", "numpy>=1.26,<2"),
     "5.2": ("3.13", "numpy>=2.2,<3"),
 }
+MORE_BLENDERS = {  # in which the package alone is tried: they differ in how they install it
+    "4.2.0": BLENDERS["4.2"],
+    "4.3": BLENDERS["4.2"],
+    "4.4": BLENDERS["4.5"],
+    "5.1": BLENDERS["5.2"],
+}
+PACKAGE_TESTS = "tests/installed"
 
 # The one in whose environment TRELLIS.2 is tested and all types are checked: numpy's stubs judge
 # lines differently from version to version, and PyTorch need not be there several times
@@ -136,7 +144,7 @@ def environment(blender: str | None = None) -> Path:
     """The Python of the virtual environment for a Blender, made or mended first if need be."""
     default = default_blender()
     blender = blender or default
-    version, numpy = BLENDERS[blender]
+    version, numpy = (BLENDERS | MORE_BLENDERS)[blender]
     found = find_python(version)
     if found is None:
         raise BuildError(
@@ -231,6 +239,8 @@ def demo(options: argparse.Namespace) -> int:
 
 def test(options: argparse.Namespace) -> int:
     """Runs the tests; what follows -- goes to pytest."""
+    if options.all:
+        return test_everywhere(options)
     chosen = options.blender or [default_blender()]
     if "all" in chosen:
         chosen = [blender for blender in BLENDERS if find_python(BLENDERS[blender][0])]
@@ -249,6 +259,52 @@ def test(options: argparse.Namespace) -> int:
     if len(pythons) > 1:
         say("\n".join(summaries))
     return worst
+
+
+def test_everywhere(options: argparse.Namespace) -> int:
+    """The tests with every Blender, those of the package where these alone apply; then a table of how it went."""
+    blenders = BLENDERS | MORE_BLENDERS
+    worst, rows = 0, [["Blender", "Python", "Tests", "Result"]]
+    for blender in sorted(
+        blenders, key=lambda name: (name[:3], -len(name))
+    ):  # 4.2.0 before 4.2's newest
+        tests = options.pytest if blender in BLENDERS else [PACKAGE_TESTS]
+        status, said = test_with(blender, tests)
+        worst = worst or status
+        rows.append([blender, blenders[blender][0], " ".join(tests) or "all", said])
+    for program in options.window:
+        status = window(window_options(program))
+        worst = worst or status
+        rows.append([program, "its own", "in the window", "failed" if status else "passed"])
+    if not options.window:
+        rows.append(["a window", "", "in the window", "not run: no Blender was named by --window"])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return worst
+
+
+def test_with(blender: str, tests: Sequence[str]) -> tuple[int, str]:
+    """pytest's exit status and last line with one Blender, or why there is none; that a Python is not here is no failure."""
+    version = (BLENDERS | MORE_BLENDERS)[blender][0]
+    if not find_python(version):
+        return 0, f"not run: there is no Python {version} here"
+    say(f"Testing with Blender {blender}")
+    try:
+        python = engine_environment() if blender == WITH_ENGINE else environment(blender)
+    except (BuildError, subprocess.CalledProcessError) as error:
+        return 1, f"not run: {error}"
+    status, summary = run_pytest(python, tests)
+    if blender in MORE_BLENDERS:
+        rmtree(python.parents[1])  # 1 GB that nothing else needs
+    return status, summary
+
+
+def window_options(program: str) -> argparse.Namespace:
+    """Those of `window` for a Blender, all else by default."""
+    parser = argparse.ArgumentParser()
+    window_arguments(parser)
+    return parser.parse_args(["--blender", program])
 
 
 def run_pytest(python: Path, arguments: Sequence[str]) -> tuple[int, str]:
@@ -274,9 +330,11 @@ def run_pytest(python: Path, arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def lint(options: argparse.Namespace) -> int:
-    """Checks style, layout and types."""
+    """Checks style, layout, types and workflows."""
     python = engine_environment()
     checks = [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]]
+    workflows = map(str, sorted(ROOT.glob(".github/workflows/*.yml")))
+    checks += [["check_jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows]]
     return max([run(python, "-m", *check) for check in checks])
 
 
@@ -375,7 +433,19 @@ def main(arguments: Sequence[str]) -> int:
         )
         entry.set_defaults(command=command)
         if command is test:
-            entry.usage = "build.py test [--blender X.Y]... [-- PYTEST ARGUMENTS]"
+            entry.usage = "build.py test [--blender X.Y]... | --all [--window PROGRAM]... [-- PYTEST ARGUMENTS]"
+            entry.add_argument(
+                "--all",
+                action="store_true",
+                help="test with every Blender from 4.2.0 on, one after another, and show a table",
+            )
+            entry.add_argument(
+                "--window",
+                action="append",
+                default=[],
+                metavar="PROGRAM",
+                help="with --all: try this Blender's window too; may be given several times",
+            )
             entry.add_argument(
                 "--blender",
                 action="append",

@@ -2,6 +2,7 @@
 """build.py: finding a Python, setting up, running the tests apart from the user's own files, packing."""
 
 import importlib.util
+import re
 import shutil
 import sys
 import tomllib
@@ -73,6 +74,43 @@ def test_one_failing_blender_fails_the_whole_run(build, monkeypatch, capsys):
         "Blender 4.2: 1 failed",
         "Blender 5.0: 1 passed",
     ]
+
+
+def test_every_blender_has_a_row_that_says_how_it_went_or_why_it_did_not(
+    build, monkeypatch, tmp_path, capsys
+):
+    def environment(blender: str) -> Path:
+        if blender == "4.4":
+            raise build.BuildError("pip could not install what is needed.")
+        (tmp_path / blender / "bin").mkdir(parents=True)
+        return tmp_path / blender / "bin" / "python"
+
+    def pytest_of(python: Path, arguments: list[str]) -> tuple[int, str]:
+        blender = python.parents[1].name
+        return int(blender == "4.3"), f"{blender} ran {arguments}"
+
+    known = [[sys.executable], sys.version]
+    monkeypatch.setattr(build, "find_python", lambda version: known if version == "3.11" else None)
+    monkeypatch.setattr(build, "environment", environment)
+    monkeypatch.setattr(build, "engine_environment", lambda: environment(build.WITH_ENGINE))
+    monkeypatch.setattr(build, "run_pytest", pytest_of)
+    assert build.main(["test", "--all"]) == 1
+    *_, head, row420, row42, row43, row44, row45, row50, row51, row52, window = [
+        re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()
+    ]
+    assert head == ["Blender", "Python", "Tests", "Result"]
+    assert row420 == ["4.2.0", "3.11", "tests/installed", "4.2.0 ran ['tests/installed']"]
+    assert row42 == ["4.2", "3.11", "all", "4.2 ran []"]
+    assert row43[-1] == "4.3 ran ['tests/installed']"
+    assert row44[-1] == "not run: pip could not install what is needed."
+    assert (row45[-1], row50[-1]) == ("4.5 ran []", "5.0 ran []")
+    assert row51[-1] == row52[-1] == "not run: there is no Python 3.13 here"
+    assert window[-1] == "not run: no Blender was named by --window"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "4.2",
+        "4.5",
+        "5.0",
+    }  # the others were only borrowed
 
 
 def test_an_interrupted_set_up_is_repeated_and_a_finished_one_is_kept(build, monkeypatch, tmp_path):
