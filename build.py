@@ -41,6 +41,7 @@ PACKAGE_TESTS = "tests/installed"
 # The one in whose environment TRELLIS.2 is tested and all types are checked: numpy's stubs judge
 # lines differently from version to version, and PyTorch need not be there several times
 WITH_ENGINE = "5.0"
+RAY_PYTHON = "3.11"  # the oldest that the project runs in
 TORCH_FOR_CPUS = "https://download.pytorch.org/whl/cpu"  # elsewhere Linux gets gigabytes of CUDA
 
 
@@ -145,21 +146,32 @@ def environment(blender: str | None = None) -> Path:
     default = default_blender()
     blender = blender or default
     version, numpy = (BLENDERS | MORE_BLENDERS)[blender]
+    folder = ROOT / (".venv" if blender == default else f".venv-{blender}")
+    wanted = [f"bpy=={blender}.*", numpy, *requirements("local", "keychain", "dev")]
+    return made(folder, version, wanted, f"Blender {blender} as a module of Python {version}")
+
+
+def cluster_environment() -> Path:
+    """The Python of an environment with Ray and all that the sidecar needs, without Blender."""
+    wanted = requirements("local", "keychain", "dev", "ray")
+    return made(ROOT / ".venv-ray", RAY_PYTHON, wanted, f"Ray with Python {RAY_PYTHON}")
+
+
+def made(folder: Path, version: str, wanted: Sequence[str], what: str) -> Path:
+    """The Python of a virtual environment that holds `wanted`; made or mended first if need be."""
     found = find_python(version)
     if found is None:
         raise BuildError(
-            f"Blender {blender} needs Python {version}, and none was found. Install Python "
+            f"{what} needs Python {version}, and none was found. Install Python "
             f"{version} (from python.org, your system's packages, pyenv or uv) and try again."
         )
     command, full_version = found
-    folder = ROOT / (".venv" if blender == default else f".venv-{blender}")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = [f"bpy=={blender}.*", numpy, *requirements("local", "keychain", "dev")]
     stamp, mark = folder / "build.stamp", stamp_of([full_version, *wanted])
     if python.exists() and stamp.exists() and stamp.read_text("utf-8") == mark:
         return python
 
-    say(f"Setting up {folder.name}: Blender {blender} as a module of Python {version} (1 GB)")
+    say(f"Setting up {folder.name}: {what} (1 GB)")
     subprocess.run([*command, "-m", "venv", "--clear", str(folder)], check=True)
     pip_install(python, wanted)
     stamp.write_text(mark, "utf-8")
@@ -353,6 +365,14 @@ def haul(options: argparse.Namespace) -> int:
         return run(environment(), script, "--jobs", str(options.jobs), env=env)
 
 
+def cluster(options: argparse.Namespace) -> int:
+    """Tries, and measures, the server on a Ray cluster of simulated machines."""
+    python, folder = cluster_environment(), ROOT / "tests" / "cluster"
+    with apart() as env:
+        tests = run(python, "-m", "pytest", "-q", str(folder), env=env)
+        return tests or run(python, str(folder / "figures.py"), env=env)
+
+
 def window(options: argparse.Namespace) -> int:
     """Tries the package in the window of a real Blender, which --blender names."""
     if options.blender is None:
@@ -427,7 +447,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py", description=(__doc__ or "").split("\n\n")[0])
     parser.set_defaults(command=None, pytest=passed_on)
     commands = parser.add_subparsers(metavar="COMMAND")
-    for command in (demo, test, window, lint, bench, haul, package, repository, lock, docs):
+    for command in (demo, test, window, lint, bench, haul, cluster, package, repository, lock, docs):
         entry = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )

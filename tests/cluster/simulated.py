@@ -46,11 +46,6 @@ class Cluster:
         """The ids of the machines."""
         return list(self._ask("alive"))
 
-    def end(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
-
     def _ask(self, *words: str) -> Any:
         assert self._process.stdin
         self._process.stdin.write(json.dumps(words) + "\n")
@@ -68,21 +63,18 @@ class Cluster:
 @contextmanager
 def cluster(machines: int) -> Iterator[Cluster]:
     """A cluster with so many machines."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    found = Cluster(process)
-    try:
+    ) as process:
+        found = Cluster(process)
         for _ in range(machines):
             found.add()
         yield found
-    finally:
-        found.end()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from blender_trellis.sidecar.__main__ import _arguments
+from blender_trellis.sidecar.__main__ import _arguments, _executor
 from blender_trellis.sidecar.access import AccessError, hosts, read_tokens, url
 from blender_trellis.sidecar.app import Server, build
 from blender_trellis.sidecar.executors import LocalExecutor
@@ -113,6 +113,16 @@ def test_a_token_without_a_name_keeps_its_own_wherever_it_stands(tmp_path: Path)
     path.write_text(f"carl {'c' * 20}\n{BERT}\n", "utf-8")
     assert read_tokens(path)[BERT] == before[BERT] != before[ANNA]
     assert not any(token in name for token in before for name in before.values())
+
+
+def test_ray_is_imported_where_it_is_asked_for_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "blender_trellis.sidecar.ray_executor", raising=False)
+    assert _executor(tmp_path, _options(monkeypatch)).about() == {"executor": "local"}
+    with pytest.raises(SystemExit, match=r"pip install 'ray\[default\]'"):
+        _executor(tmp_path, _options(monkeypatch, "--executor", "ray"))
 
 
 def test_nobody_sees_or_touches_the_jobs_of_another(tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def test_fals_own_client_completes_a_job_over_https(
         client._client.close()
 
 
+def test_behind_a_reverse_proxy_the_answers_name_the_proxy(tmp_path: Path) -> None:
+    """As docs/studio.md has nginx pass requests on; another name than the one that was given is refused."""
+    with served(tmp_path, "--token-file", tokens(tmp_path), "--name", "gpu.example") as server:
+        headers = {"Authorization": f"Key {ANNA}", "X-Forwarded-Proto": "https"}
+        with httpx.Client(base_url=server["url"], headers=headers, trust_env=False) as client:
+            passed_on = {"Host": "gpu.example"}
+            ticket = client.post("/local/draft", json=BODY, headers=passed_on).json()
+            assert ticket["status_url"].startswith("https://gpu.example/local/draft/requests/")
+            other = client.get("/health", headers={"Host": "other.example"})
+            assert other.status_code == 421
+
+
 class Hosts:
     """Two hosts on one line: `there` the server's, `here` the client's, each the words that a command begins with there."""
 
