@@ -447,7 +447,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py", description=(__doc__ or "").split("\n\n")[0])
     parser.set_defaults(command=None, pytest=passed_on)
     commands = parser.add_subparsers(metavar="COMMAND")
-    for command in (demo, test, window, lint, bench, haul, cluster, package, repository, lock, docs):
+    for command in (
+        demo,
+        test,
+        window,
+        lint,
+        bench,
+        haul,
+        cluster,
+        package,
+        repository,
+        lock,
+        docs,
+    ):
         entry = commands.add_parser(
             command.__name__, help=command.__doc__, description=command.__doc__
         )

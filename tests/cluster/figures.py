@@ -77,6 +77,7 @@ class Client:
 
 
 def _serve(machines: Cluster, home: Path) -> Any:
+    home.mkdir(exist_ok=True)
     options = ["--executor", "ray", "--ray-address", machines.address, "--port", str(PORT)]
     return served(home, *options, "--node-home", home / "node", "--token-file", tokens(home))
 
