@@ -2,7 +2,7 @@
 """The command line: `blender --command trellis …` and `python -m blender_trellis …`.
 
 Exit codes: 0 done, 2 bad input or usage, 3 refused or failed by the service, 4 unreachable, temporary or uncertain,
-130 cancelled.
+5 a batch of which some rows have no model, 130 cancelled.
 With `--json`, every line on standard output is one JSON object; the last one says how it ended.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import json
 import logging
 import math
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, cli_install, cli_jobs
+from . import __version__, cli_batch, cli_install, cli_jobs
 from .cli_show import Json, LogHandler, Show, Text, amount, money
 from .errors import (
     CancelledError,
@@ -89,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="trellis",
         description="Turn images into textured 3D models.",
         epilog="Exit codes: 0 done, 2 bad input, "
-        "3 refused or failed by the service, 4 unreachable or uncertain, 130 cancelled.",
+        "3 refused or failed by the service, 4 unreachable or uncertain, 5 a batch without all its models, 130 cancelled.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -112,9 +111,15 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    generate = command("generate", _generate, "make a model of one or several images")
+    generate = command(
+        "generate", _generate, "make a model of one or several images, or many models"
+    )
     generate.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="a file; or, where the service takes it, a URL"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file; or, where the service takes it, a URL. For a model each: a folder, a quoted pattern as '*.png', or a "
+        "manifest that ends in .csv or .jsonl",
     )
     generate.add_argument(
         "--endpoint", default="local/draft", metavar="ID", help="default: %(default)s"
@@ -135,7 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take a plain background away here, instead of leaving it to whoever makes the model",
     )
-    generate.add_argument("--output", type=Path, metavar="FILE", help="a .glb or .blend to write")
+    generate.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a .glb or .blend to write; of a batch the folder",
+    )
     generate.add_argument(
         "--max-cost",
         type=_not_negative,
@@ -143,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         help="refuse what would cost more than this",
     )
     _add_timeout(generate)
+    cli_batch.add_options(generate)
     price = command("price", _price, "what a model would cost, as far as is known beforehand")
     price.add_argument("endpoint", metavar="ID")
     price.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
@@ -182,39 +193,42 @@ def _not_negative(text: str) -> float:
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    from .generation.rows import parameter_value
+
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ParameterError(f"--set takes NAME=VALUE, not {text!r}.", parameter=name)
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return name, parameter_value(value)
 
 
-def _generate(arguments: argparse.Namespace, show: Show) -> None:
+def _generate(arguments: argparse.Namespace, show: Show) -> int:
     from . import api
     from .generation.library import check_output
     from .generation.request import Request
+    from .generation.rows import source_of
     from .generation.runner import Runner
 
-    wish = {}
-    if arguments.output is not None:
-        check_output(arguments.output)
-        wish["output"] = str(arguments.output.absolute())
     request = Request(
         arguments.endpoint,
         arguments.images,
         dict(map(_setting, arguments.settings)),
-        wish,
-        arguments.mesh,
-        arguments.max_cost,
-        arguments.cut_out,
+        mesh=arguments.mesh,
+        max_cost=arguments.max_cost,
+        cut_out=arguments.cut_out,
     )
+    source = source_of(arguments.images)
+    if source:
+        return cli_batch.run(arguments, source, request, show)
+    if arguments.output is not None:
+        check_output(arguments.output)
+        wish = {"output": str(arguments.output.absolute())}
+        request = dataclasses.replace(request, wish=wish)
     runner = Runner(api.config())
     try:
         cli_jobs.finish(runner, runner.submit(request), show, arguments.timeout)
     finally:
         runner.close()
+    return 0
 
 
 def _price(arguments: argparse.Namespace, show: Show) -> None:

@@ -3,21 +3,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .endpoints.prices import CURRENCY
 from .errors import TrellisError
-from .generation.job import Event, Job
+from .generation.job import Event, Job, time_left
+
+if TYPE_CHECKING:
+    from .generation.batch import Progress
 
 _BAR = 30
+_NOW_AND_THEN = 60  # seconds after which a batch says to a pipe how far it is
 
 
 class Json:
     """One JSON object a line, in ASCII: a pipe on Windows takes few other letters."""
+
+    _next = 0.0  # when a batch tells again how far it is
 
     def line(self, value: dict[str, Any]) -> None:
         print(json.dumps(value), flush=True)
@@ -59,6 +68,21 @@ class Json:
         for item in [value] if isinstance(value, dict) else value:
             self.line(item)
 
+    def say(self, words: str) -> None:
+        """Nothing: the objects say it."""
+
+    def plan(self, plan: dict[str, Any], _words: str) -> None:
+        self.line({"event": "plan", **plan})
+
+    def batch(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 1
+            self.line({"event": "batch", **dataclasses.asdict(progress)})
+
+    def row(self, line: dict[str, Any]) -> None:
+        self.line({"event": "row", **line})
+
     def close_line(self) -> None:
         """Nothing to do: every line is whole."""
 
@@ -74,17 +98,46 @@ class Text:
         if (event.fraction is None and not event.message) or event.error:
             return
         self._fraction = self._fraction if event.fraction is None else event.fraction
-        done = round(_BAR * self._fraction)
         what = event.message or event.stage or str(event.state)
-        text = f"{'█' * done}{'░' * (_BAR - done)} {100 * self._fraction:3.0f} %  {what}"
+        left = f", {event.left}" if event.left else ""
         now = (event.state, event.stage, int(10 * self._fraction))
+        self._bar(self._fraction, what, left, now)
+
+    def _bar(self, fraction: float, what: str, more: str, now: tuple[Any, ...]) -> None:
+        """How far it is; `more` is for a terminal alone. Elsewhere it is told once for each `now`."""
+        done = round(_BAR * fraction)
+        text = f"{'█' * done}{'░' * (_BAR - done)} {100 * fraction:3.0f} %  {what}"
         if sys.stderr.isatty():
-            left = f", {event.left}" if event.left else ""
-            print(f"\r\x1b[K{text}{left}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{text}{more}", end="", file=sys.stderr, flush=True)
             self._open_line = True
         elif now != self._last:
             print(text, file=sys.stderr, flush=True)
         self._last = now
+
+    def say(self, words: str) -> None:
+        """Something beside what was asked for."""
+        self.close_line()
+        print(words, file=sys.stderr)
+
+    def plan(self, _plan: dict[str, Any], words: str) -> None:
+        self.say(words)
+
+    def batch(self, progress: Progress) -> None:
+        fraction = progress.done / progress.total
+        words = [f"{progress.done} of {progress.total}"]
+        if progress.rate:
+            words.append(f"{progress.rate:.1f} a minute")
+        words += filter(None, [time_left(progress.seconds)])
+        if progress.cost:
+            words.append(f"{'about ' * progress.estimate}{amount(progress.cost)} {CURRENCY}")
+        if progress.failed + progress.uncertain:
+            words.append(f"{progress.failed + progress.uncertain} without a model")
+        now = (int(10 * fraction), int(time.monotonic() / _NOW_AND_THEN))
+        self._bar(fraction, ", ".join(words), "", now)
+
+    def row(self, line: dict[str, Any]) -> None:
+        if line["error"]:
+            self.say(f"{line['output']}: {line['state']}. {line['error']['message']}")
 
     def resumed(self, job: Job) -> None:
         self.close_line()

@@ -106,9 +106,14 @@ class Event:
     @property
     def left(self) -> str:
         """How long it will still take, in words; "" where nobody knows."""
-        if self.eta is None:
-            return ""
-        if self.eta < 55:
-            return f"{max(5 * round(self.eta / 5), 5)} s left"
-        hours, minutes = divmod(max(round(self.eta / 60), 1), 60)
-        return f"{hours} h {minutes} min left" if hours else f"{minutes} min left"
+        return time_left(self.eta)
+
+
+def time_left(seconds: float | None) -> str:
+    """A rough time in words; "" where nobody knows."""
+    if seconds is None:
+        return ""
+    if seconds < 55:
+        return f"{max(5 * round(seconds / 5), 5)} s left"
+    hours, minutes = divmod(max(round(seconds / 60), 1), 60)
+    return f"{hours} h {minutes} min left" if hours else f"{minutes} min left"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..endpoints.schema import schemas
 from ..errors import InputError, StorageError
@@ -65,6 +65,16 @@ class Spent:
     currency: str
     jobs: int
     estimate: bool
+
+
+class Part(NamedTuple):
+    """A job that is for a row of a batch, as its wish says: {"batch": {"id", "row", "mark"}}."""
+
+    row: str
+    mark: str
+    job_id: str
+    state: State
+    cost: dict[str, Any] | None
 
 
 class Journal:
@@ -248,6 +258,21 @@ class Journal:
                 "SELECT * FROM job ORDER BY created DESC LIMIT ?", [limit]
             ).fetchall()
         return [_to_job(row) for row in rows]
+
+    def of_batch(self, batch_id: str) -> list[Part]:
+        """The jobs of a batch, in the order in which they came to the journal."""
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT id, state, cost, wish FROM job WHERE instr(wish, ?) ORDER BY rowid",
+                [batch_id],
+            ).fetchall()
+        found = []
+        for row in rows:
+            wished = json.loads(row["wish"])["batch"]
+            cost = json.loads(row["cost"]) if row["cost"] else None
+            part = Part(wished["row"], wished["mark"], row["id"], State(row["state"]), cost)
+            found.append(part)
+        return found
 
     def results(self, search: str, limit: int, offset: int) -> tuple[list[Job], int]:
         """A page of the ready jobs, newest first, and how many there are in all.

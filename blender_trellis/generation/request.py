@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,33 +98,67 @@ def anew(job: Job, job_id: str, library: Library, config: Config, *, wish: dict[
     )
 
 
-def _keep_picture(library: Library, model: type[Endpoint], given: Path | str, cut_out: bool) -> str:
-    """The library's name of a picture, or the reference that it is."""
+def check_inputs(request: Request) -> None:
+    """Refuse what can be seen to be unusable without reading all of it: pictures, references and the mesh.
+
+    Raises:
+        TrellisError: in words.
+    """
+    model = get(request.endpoint)
+    check_count(model, len(request.images))
+    for given in request.images:
+        if not _is_reference(model, given, request.cut_out):
+            images.glance(Path(given))
+    _check_mesh(model, request.mesh)
+
+
+def _is_reference(model: type[Endpoint], given: Path | str, cut_out: bool) -> bool:
+    """Whether a picture is a reference, which goes to the service as it is."""
     kind = images.reference(str(given))
     if kind is None:
-        read = images.read(given, model.max_side, cut_out=cut_out)
-        return library.keep_input(read.data)
+        return False
     if kind not in model.references:
         raise ImageError(f"{model.id} does not take a picture's {kind.upper()}. Give a file.")
     if cut_out:
         raise ImageError(
             f"A picture's {kind.upper()} cannot be cut out here. Give a file, or let the service do it."
         )
-    return str(given)
+    return True
 
 
-def _keep_mesh(library: Library, model: type[Endpoint], mesh: Path | None) -> str | None:
+def _keep_picture(library: Library, model: type[Endpoint], given: Path | str, cut_out: bool) -> str:
+    """The library's name of a picture, or the reference that it is."""
+    if _is_reference(model, given, cut_out):
+        return str(given)
+    return library.keep_input(images.read(given, model.max_side, cut_out=cut_out).data)
+
+
+def _check_mesh(model: type[Endpoint], mesh: Path | None) -> None:
     if bool(model.mesh_key) is not bool(mesh):
         raise EndpointError(
             f"{model.id} works on a mesh. Give a GLB file."
             if model.mesh_key
             else f"{model.id} takes no mesh. Leave it out."
         )
+    if mesh is not None:
+        with _reading(mesh):
+            glb.check(mesh)
+
+
+def _keep_mesh(library: Library, model: type[Endpoint], mesh: Path | None) -> str | None:
+    _check_mesh(model, mesh)
     if mesh is None:
         return None
+    with _reading(mesh):
+        data = mesh.read_bytes()
+    return library.keep_input(data, ".glb")
+
+
+@contextlib.contextmanager
+def _reading(mesh: Path) -> Iterator[None]:
+    """In words what goes wrong with a mesh meanwhile."""
     try:
-        glb.check(mesh)
-        return library.keep_input(mesh.read_bytes(), ".glb")
+        yield
     except ResultError as error:
         raise InputError(
             f"{mesh.name} cannot be used: it is no whole GLB with a mesh in it. Export it as glTF Binary (.glb)."

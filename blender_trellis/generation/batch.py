@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many models in one go: rows carried through by the runner, a few at a time, and a line of results for each.
+
+Each job's wish in the journal says which row of which batch it is for, and is committed before anything is sent. So whoever runs
+the batch again, however the last run ended, finds what became of every row, and no row is sent twice by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import queue
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..endpoints import get, prices
+from ..endpoints.schema import schemas
+from ..errors import (
+    AccessError,
+    AccountError,
+    ImageError,
+    InputError,
+    LeftError,
+    PriceError,
+    StorageError,
+    TrellisError,
+    UncertainError,
+    UnreachableError,
+    from_record,
+)
+from ..home import FileLock, atomic_write
+from ..services import check_access, with_key
+from .job import ENDED, Event, Job, State
+from .library import storage_error
+from .request import check_inputs, check_price
+from .rows import Problem, Row, refuse
+
+if TYPE_CHECKING:
+    from .journal import Part
+    from .runner import Runner
+
+_GLANCE = 0.2  # seconds between two looks at what else there is to do, while no job tells anything
+_WATCH = 1.0  # seconds between two looks at the jobs that another process has
+_RECENT = 30  # rows by which the rate is measured
+# What concerns every row of a service, and not only the one that met it; of some even every row
+_GENERAL = (AccessError, AccountError, PriceError, StorageError, UnreachableError)
+_EVERYWHERE = (PriceError, StorageError)
+_TRIED = (State.FAILED, State.CANCELLED)
+
+
+class Line(NamedTuple):
+    """What is kept in mind of a line of results."""
+
+    state: State
+    job_id: str | None
+    cost: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is. `left` are rows that stopped on their way. `rate` is rows a minute and `seconds` how many there still
+    are, None while nobody knows. `cost` is what was charged in all, in US dollars; `estimate`: not every charge was named."""
+
+    total: int
+    ready: int
+    failed: int
+    uncertain: int
+    left: int
+    at_work: int
+    rate: float | None
+    seconds: float | None
+    cost: float
+    estimate: bool
+
+    @property
+    def done(self) -> int:
+        return self.ready + self.failed + self.uncertain
+
+
+class Book:
+    """A batch's folder: whose it is, and its lines of results, at most one for each row.
+
+    One process at a time may have it open. A line is on the disk when `write` returns.
+    """
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder.absolute()
+        self.results = self.folder / "results.jsonl"
+        self.id = ""
+        self.lines: dict[str, Line] = {}
+        self._home = home.absolute()
+        self._identity = self.folder / "batch.json"
+        name = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
+        self._lock = FileLock(home / "batches" / name)
+        try:
+            if not self._lock.acquire():
+                raise InputError(f"Another command is making the batch in {folder}. Wait for it.")
+            if self._identity.exists():
+                self._open()
+        except OSError as error:
+            raise storage_error(error, folder) from error
+
+    def _open(self) -> None:
+        """Take up what an earlier run left."""
+        try:
+            known = json.loads(self._identity.read_bytes())
+            self.id, home = str(known["id"]), Path(known["home"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._identity} is damaged: {error}. Give another folder."
+            ) from error
+        if home != self._home:
+            raise InputError(
+                f"The batch in {self.folder} was begun with the journal in {home}. The one in {self._home} does not know "
+                "what was sent. Set TRELLIS_HOME to the former, or give another folder."
+            )
+        if self.results.exists():
+            self._cut_off()
+            self._learn()
+
+    def begin(self) -> None:
+        """Make the folder what it is, if it is not yet."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.id:
+                self.id = str(uuid.uuid4())
+                with atomic_write(self._identity) as part:
+                    known = {"id": self.id, "home": str(self._home)}
+                    part.write_text(json.dumps(known), encoding="utf-8")
+            self.results.touch()
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+
+    def _cut_off(self) -> None:
+        """Remove a last line that a killed process did not finish: the journal knows what it was about to say."""
+        with self.results.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                file.seek(end - 1)
+                if file.read(1) == b"\n":
+                    break
+                end -= 1
+            file.truncate(end)
+
+    def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self.results.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, 1):
+                try:
+                    line = json.loads(text)
+                    State(line["state"])
+                    yield str(line["output"]), line
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(
+                        f"Line {number} of {self.results} is none of a batch's. Move the file away: it is written anew."
+                    ) from error
+
+    def _learn(self) -> None:
+        self.lines = {output: _in_short(line) for output, line in self._read()}
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a row's line.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            with self.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+        self.lines[line["output"]] = _in_short(line)
+
+    def drop(self, outputs: set[str]) -> None:
+        """Take out the lines of rows that are worked on again."""
+        if not outputs & self.lines.keys():
+            return
+        try:
+            with atomic_write(self.results) as part, part.open("w", encoding="utf-8") as kept:
+                for output, line in self._read():
+                    if output not in outputs:
+                        kept.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+        self._learn()
+
+    def close(self) -> None:
+        """Let others open it."""
+        self._lock.release()
+
+
+def _in_short(line: dict[str, Any]) -> Line:
+    return Line(State(line["state"]), line.get("job_id"), _amount(line.get("cost")))
+
+
+def _amount(cost: dict[str, Any] | None) -> float:
+    return float(cost["amount"]) if cost else 0.0
+
+
+class Batch:
+    """The rows of one batch, and what is left to do for them.
+
+    `deliver` writes what a ready job made to a path. `written` is called with each line of results once it is on the disk.
+    `interrupted` may be set by a signal's handler: nothing new is sent from then on. `stops` says by service, or for all of them
+    as "", why nothing more is sent.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        book: Book,
+        rows: Sequence[Row],
+        *,
+        deliver: Callable[[Job, Path], None],
+        written: Callable[[dict[str, Any]], None],
+        max_cost: float | None = None,
+        retry_failed: bool = False,
+    ) -> None:
+        self.interrupted = False
+        self.stops: dict[str, TrellisError] = {}
+        self._runner = runner
+        self._book = book
+        self._total = len(rows)
+        self._deliver = deliver
+        self._written = written
+        self._max_cost = max_cost
+        self._waiting: dict[str, deque[Row]] = {}  # by service
+        self._taken: list[tuple[Row, Part]] = []  # of which the journal knows more than the results
+        self._at_work: dict[str, Row] = {}
+        self._elsewhere: dict[str, Row] = {}  # jobs that another process carries through
+        self._watched = 0.0
+        self._again: set[str] = set()
+        self._states = Counter[State]()
+        self._left = 0
+        self._ends: deque[float] = deque(maxlen=_RECENT)
+        self._cost, self._estimate = 0.0, False
+        self._counted: set[str] = set()  # jobs of earlier runs whose cost is in it
+        self._plan(rows, retry_failed)
+
+    # What is left to do
+
+    def _plan(self, rows: Sequence[Row], retry_failed: bool) -> None:
+        """Hold the rows against results and journal."""
+        parts: dict[str, Part] = {}
+        for part in self._runner.journal.of_batch(self._book.id) if self._book.id else ():
+            parts[part.row] = part  # the latest of several attempts
+            if part.state in ENDED:
+                self._counted.add(part.job_id)
+                self._count_cost(part.cost)
+        lines = self._book.lines
+        self._cost += sum(line.cost for output, line in lines.items() if output not in parts)
+        changed = []
+        for row in rows:
+            job, line = parts.get(row.output), lines.get(row.output)
+            if job and job.mark != row.mark and job.state not in _TRIED:
+                words = f"{row.place}: {row.output} was asked for with other images or parameters."
+                changed.append(Problem(row.number, words))
+            if job and line and not _is_of(line, job):
+                line = None
+            state = line.state if line else job.state if job else None
+            if state is None or (retry_failed and state in _TRIED):
+                service = schemas()[row.request.endpoint]["service"]
+                self._waiting.setdefault(service, deque()).append(row)
+            elif job and not (line and state in ENDED):
+                self._taken.append((row, job))
+            else:
+                self._states[state] += 1
+                continue
+            self._again.add(row.output)
+        refuse(changed, len(rows), "Give them other outputs, or the batch another folder.")
+
+    def check(self, *, pictures: bool) -> list[Problem]:
+        """What is wrong with the files of the rows that will be sent; with their `pictures` only if that is asked for.
+
+        Raises:
+            AccessError: a key is missing, or Blender may not go online.
+        """
+        problems = []
+        for row in self._to_send():
+            try:
+                check_inputs(row.request)
+            except ImageError as error:
+                if pictures:
+                    problems.append(Problem(row.number, f"{row.place}: {error.message}"))
+            except TrellisError as error:
+                problems.append(Problem(row.number, f"{row.place}: {error.message}"))
+        return problems
+
+    def check_access(self) -> None:
+        """Refuse to begin where a service that is needed cannot be asked.
+
+        Raises:
+            AccessError: a key is missing, or Blender may not go online.
+        """
+        for endpoint in sorted({row.request.endpoint for row in self._to_send()}):
+            check_access(endpoint, asyncio.run(with_key(endpoint, self._runner.config)))
+
+    def _to_send(self) -> Iterator[Row]:
+        for rows in self._waiting.values():
+            yield from rows
+
+    @property
+    def to_send(self) -> int:
+        """How many rows will be sent, as nothing was made or is being made for them."""
+        return sum(map(len, self._waiting.values()))
+
+    def estimate(self) -> prices.Estimate | None:
+        """What the rows that will be sent are expected to cost; None where nothing is charged.
+
+        Raises:
+            PriceError: with what was charged already it is more than was allowed.
+        """
+        each = [one for row in self._to_send() if (one := _price(row))]
+        if not each:
+            return None
+        sums = (round(sum(edge), 6) for edge in zip(*map(_edges, each), strict=True))
+        found = prices.Estimate(*sums)
+        going_on = sum(_amount(part.cost) for _, part in self._taken if part.state not in ENDED)
+        check_price(self._max_cost, round(self._cost + going_on + found.amount, 6))
+        return found
+
+    # Carrying it out
+
+    def run(self, tell: Callable[[Progress], None], timeout: float | None = None) -> Progress:
+        """Carry all rows through, until each has a line of results, or no more is sent and what is at work has ended.
+
+        Raises:
+            UnreachableError: `timeout` seconds were over first.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._book.begin()
+        self._book.drop(self._again)
+        for row, part in self._taken:
+            if part.state in ENDED:
+                self._settle(row, self._runner.journal.get(part.job_id))
+            else:
+                self._take_up(row, part.job_id)
+        self._admit()
+        while self._at_work or (self._elsewhere and not self.interrupted):
+            if deadline is not None and time.monotonic() > deadline:
+                raise UnreachableError(
+                    f"The time is over, and {self._total - self.progress().done} rows are not done. The same command goes on."
+                )
+            self._hear()
+            self._watch()
+            self._admit()
+            tell(self.progress())
+        return self.progress()
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        rate = seconds = None
+        if len(self._ends) > 1 and self._ends[-1] > self._ends[0]:
+            rate = 60 * (len(self._ends) - 1) / (self._ends[-1] - self._ends[0])
+        failed = sum(self._states[state] for state in _TRIED)
+        done = sum(self._states.values()) + self._left
+        if rate and done < self._total:
+            seconds = 60 * (self._total - done) / rate
+        return Progress(
+            self._total,
+            self._states[State.READY],
+            failed,
+            self._states[State.UNCERTAIN],
+            self._left,
+            len(self._at_work) + len(self._elsewhere),
+            rate,
+            seconds,
+            round(self._cost, 6),
+            self._estimate,
+        )
+
+    def _admit(self) -> None:
+        """Send as many rows as each service takes at once, in their order."""
+        for service, rows in self._waiting.items():
+            while rows and not self.interrupted and not self._stopped(service):
+                there = sum(_service(row) == service for row in self._at_work.values())
+                if there >= self._runner.config.jobs_at_once:
+                    break
+                self._send(rows.popleft())
+
+    def _stopped(self, service: str) -> bool:
+        return bool(self.stops.keys() & {service, ""})
+
+    def _send(self, row: Row) -> None:
+        wish = {
+            "output": str(self._book.folder / row.output),
+            "batch": {"id": self._book.id, "row": row.output, "mark": row.mark},
+        }
+        limit = None
+        if self._max_cost is not None:  # what those at work may still cost is spoken for
+            spoken_for = sum(
+                each.amount for other in self._at_work.values() if (each := _price(other))
+            )
+            limit = round(self._max_cost - self._cost - spoken_for, 6)
+        job_id = str(uuid.uuid4())
+        self._at_work[job_id] = row
+        self._runner.submit(replace(row.request, wish=wish, max_cost=limit), job_id)
+
+    def _take_up(self, row: Row, job_id: str) -> None:
+        """Go on with a job that an earlier run began. An uncertain one is only asked for."""
+        claimed = self._runner.resume(job_id)
+        if not claimed:
+            self._elsewhere[job_id] = row
+        elif claimed[0].state in ENDED:
+            self._settle(row, claimed[0])
+        else:
+            self._at_work[job_id] = row
+
+    def _watch(self) -> None:
+        """Look after the jobs that other processes have: they may have ended, or their process."""
+        now = time.monotonic()
+        if now - self._watched < _WATCH:
+            return
+        self._watched = now
+        for job_id, row in [*self._elsewhere.items()]:
+            del self._elsewhere[job_id]
+            job = self._runner.journal.get(job_id)
+            if job.state in ENDED:
+                self._settle(row, job)
+            else:
+                self._take_up(row, job_id)
+
+    def _hear(self) -> None:
+        """The next news of a job, if there is some soon."""
+        try:
+            event = self._runner.events.get(timeout=_GLANCE)
+        except queue.Empty:
+            return
+        if event.job_id not in self._at_work:
+            return
+        if event.error:
+            self._end(self._at_work.pop(event.job_id), event, from_record(**event.error))
+        elif event.state is State.READY:
+            row = self._at_work.pop(event.job_id)
+            self._settle(row, self._runner.journal.get(event.job_id))
+
+    def _end(self, row: Row, event: Event, error: TrellisError) -> None:
+        """A job did not come to a model: it failed, or it stopped on its way and can go on later."""
+        general = isinstance(error, _GENERAL) and not isinstance(error, LeftError | UncertainError)
+        if general:
+            where = "" if isinstance(error, _EVERYWHERE) else _service(row)
+            self.stops.setdefault(where, error)
+        job = None
+        try:
+            job = self._runner.journal.get(event.job_id)
+        except InputError:  # it was refused before it had a row there
+            if general:
+                self._left += 1
+                return
+        if event.state in ENDED or event.state is State.UNCERTAIN:
+            self._write(row, event.state, job, event.error)
+        else:
+            self._left += 1
+
+    def _settle(self, row: Row, job: Job) -> None:
+        """A job has ended: what it made goes where it belongs, and then its line is written."""
+        if job.state is State.READY:
+            try:
+                self._deliver(job, self._book.folder / row.output)
+            except TrellisError as error:
+                self.stops.setdefault("", error)
+                self._left += 1
+                return
+        self._write(row, job.state, job, job.error)
+
+    def _write(self, row: Row, state: State, job: Job | None, error: dict[str, Any] | None) -> None:
+        line = _line(row, state, job, error)
+        try:
+            self._book.write(line)
+        except StorageError as full:
+            self.stops.setdefault("", full)
+            self._left += 1
+            return
+        self._states[state] += 1
+        self._ends.append(time.monotonic())
+        if line["job_id"] not in self._counted:
+            self._count_cost(line["cost"])
+        self._written(line)
+
+    def _count_cost(self, cost: dict[str, Any] | None) -> None:
+        self._cost += _amount(cost)
+        self._estimate |= bool(cost and cost["estimate"])
+
+
+def _is_of(line: Line, part: Part) -> bool:
+    """Whether a line of results still says what became of a row, whose latest job is `part`."""
+    if line.job_id is None:  # it was refused before there was a job, after an earlier one failed
+        return part.state in _TRIED
+    return (line.job_id, line.state) == (part.job_id, part.state)
+
+
+def _service(row: Row) -> str:
+    return str(schemas()[row.request.endpoint]["service"])
+
+
+def _price(row: Row) -> prices.Estimate | None:
+    values = get(row.request.endpoint).parse(row.request.parameters).values()
+    return prices.estimate(row.request.endpoint, values)
+
+
+def _edges(cost: prices.Estimate) -> tuple[float, float, float]:
+    return cost.amount, cost.low, cost.high
+
+
+def _line(row: Row, state: State, job: Job | None, error: dict[str, Any] | None) -> dict[str, Any]:
+    """A row's line of results."""
+    took = job.ready - job.submitted if job and job.ready and job.submitted else None
+    return {
+        "row": row.number,
+        "output": row.output,
+        "state": state,
+        "images": [str(given) for given in row.request.images],
+        "endpoint": row.request.endpoint,
+        "seed": job and job.seed,
+        "seconds": took and round(took, 1),
+        "cost": job.cost if job and state in ENDED else None,
+        "job_id": job and job.id,
+        "request_id": job and job.request_id,
+        "error": error and {name: error[name] for name in ("kind", "message")},
+    }

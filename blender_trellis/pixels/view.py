@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small picture of a GLB without Blender: its triangles as points in their texture's colours, lit from the front.
+
+It is made for telling models apart in an overview. Source of the format: glTF 2.0 specification, sections 3.5 to 3.9 and 4.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+_FINER = 2  # times the picture's resolution, so that edges are smooth when it is scaled down
+_DENSITY = 2.0  # points for each pixel that a triangle covers
+_MARGIN = 0.06  # of the picture's side
+_YAW, _PITCH = np.radians(-30), np.radians(20)
+_LIGHT = np.array([0.35, 0.55, 0.76])
+_AMBIENT = 0.45
+_GREY = 0.7  # of what has no colour
+_KINDS = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+
+Array = npt.NDArray[Any]
+
+
+def draw(path: Path, side: int) -> Image.Image:
+    """The model in a GLB, as RGBA of `side` × `side` pixels, seen a little from above and from its right.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has nothing that can be drawn, or is in a form that is not known here, as compressed ones are.
+    """
+    try:
+        parts = list(_Model(path).parts())
+    except (KeyError, IndexError, TypeError, struct.error) as error:
+        raise ValueError(f"{path.name} is in an unknown form: {error!r}") from error
+    if not parts:
+        raise ValueError(f"{path.name} has no triangles")
+    canvas = side * _FINER
+    camera = _camera()
+    seen = [(corners @ camera.T, colours) for corners, colours in parts]
+    low = np.min([corners.min((0, 1)) for corners, _ in seen], axis=0)
+    high = np.max([corners.max((0, 1)) for corners, _ in seen], axis=0)
+    scale = canvas * (1 - 2 * _MARGIN) / max(*(high - low)[:2], 1e-9)
+    points = [_points((corners - (low + high) / 2) * scale, look) for corners, look in seen]
+    place, colour = (np.concatenate(each) for each in zip(*points, strict=True))
+    pixels = np.zeros((canvas, canvas, 4), np.uint8)
+    order = np.argsort(place[:, 2], kind="stable")  # the nearest are written last
+    # Each covers two by two pixels, so that nothing behind is seen between them
+    x, y = (place[order, :2] * (1, -1) + canvas / 2).astype(int).clip(0, canvas - 2).T[..., None]
+    x, y = (x + np.array([0, 1, 0, 1])).ravel(), (y + np.array([0, 0, 1, 1])).ravel()
+    pixels[y, x, :3], pixels[y, x, 3] = colour[order].repeat(4, 0), 255
+    picture = Image.fromarray(pixels).convert("RGBa")
+    return picture.resize((side, side), Image.Resampling.BOX).convert("RGBA")
+
+
+def _camera() -> Array:
+    """The rotation from the model's axes, Y up and Z to the front, to those of the picture, Z towards the eye."""
+    (cos_y, sin_y), (cos_p, sin_p) = ((np.cos(a), np.sin(a)) for a in (_YAW, _PITCH))
+    turn = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
+    tilt = np.array([[1, 0, 0], [0, cos_p, -sin_p], [0, sin_p, cos_p]])
+    return np.asarray(tilt @ turn)
+
+
+def _points(corners: Array, look: _Look) -> tuple[Array, Array]:
+    """Points (N, 3) spread over triangles (F, 3, 3), at least as many as these cover pixels, and their colours (N, 3)."""
+    edges = corners[:, 1:] - corners[:, :1]
+    normals = np.cross(edges[:, 0], edges[:, 1])
+    covered = np.abs(normals[:, 2]) / 2
+    counts = np.ceil(covered * _DENSITY).astype(int).clip(1)
+    face = np.repeat(np.arange(len(corners)), counts)
+    # Roberts' R2 sequence, which leaves smaller gaps than random numbers; folded into the triangle
+    number = np.arange(len(face))
+    u, v = (number * 0.7548776662466927) % 1, (number * 0.5698402909980532) % 1
+    outside = u + v > 1
+    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
+    weights = np.stack([1 - u - v, u, v], 1)
+    place = np.einsum("nk,nkc->nc", weights, corners[face])
+    length = np.linalg.norm(normals, axis=1)
+    facing = np.abs(normals @ _LIGHT) / np.maximum(length, 1e-12)  # both sides are lit alike
+    light = _AMBIENT + (1 - _AMBIENT) * facing
+    return place, (look.at(face, weights) * light[face, None]).clip(0, 255).astype(np.uint8)
+
+
+class _Look:
+    """What colours a primitive's triangles: a factor, and a texture where it has one."""
+
+    def __init__(self, factor: Array, texture: Array | None, uvs: Array | None) -> None:
+        self._factor, self._texture, self._uvs = factor, texture, uvs
+
+    def at(self, face: Array, weights: Array) -> Array:
+        """Colours (N, 3), 0 to 255, of points of faces (N,) by their weights (N, 3)."""
+        if self._texture is None or self._uvs is None:
+            return np.broadcast_to(255 * self._factor, (len(face), 3))
+        uv = np.einsum("nk,nkc->nc", weights, self._uvs[face]) % 1
+        height, width = self._texture.shape[:2]
+        x = (uv[:, 0] * width).astype(int).clip(0, width - 1)
+        y = (uv[:, 1] * height).astype(int).clip(0, height - 1)
+        return self._texture[y, x] * self._factor
+
+
+class _Model:
+    """A GLB as its primitives."""
+
+    def __init__(self, path: Path) -> None:
+        data = path.read_bytes()
+        length = struct.unpack_from("<I", data, 12)[0]
+        self._document: dict[str, Any] = json.loads(data[20 : 20 + length])
+        self._binary = memoryview(data)[28 + length :]
+        self._textures: dict[int, Array] = {}
+
+    def parts(self) -> Iterator[tuple[Array, _Look]]:
+        """Each primitive's triangles (F, 3, 3), placed, and their look."""
+        document = self._document
+        scenes = document.get("scenes")
+        roots = (
+            scenes[document.get("scene", 0)].get("nodes", [])
+            if scenes
+            else range(len(document["nodes"]))
+        )
+        open_ = [(number, np.eye(4)) for number in roots]
+        while open_:
+            number, above = open_.pop()
+            node = document["nodes"][number]
+            placed = above @ _matrix(node)
+            open_ += [(child, placed) for child in node.get("children", [])]
+            for primitive in self._primitives(node):
+                corners = self._corners(primitive["attributes"]["POSITION"], primitive)
+                yield corners @ placed[:3, :3].T + placed[:3, 3], self._look(primitive)
+
+    def _primitives(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if "mesh" in node:
+            for primitive in self._document["meshes"][node["mesh"]]["primitives"]:
+                if primitive.get("mode", 4) == 4:
+                    yield primitive
+
+    def _corners(self, accessor: int, primitive: dict[str, Any]) -> Array:
+        """An attribute at the corners of each triangle (F, 3, C)."""
+        values = self._read(accessor).astype(np.float64)
+        if "indices" in primitive:
+            values = values[self._read(primitive["indices"])[:, 0]]
+        return values[: len(values) // 3 * 3].reshape(-1, 3, values.shape[1])
+
+    def _read(self, number: int) -> Array:
+        """The values of an accessor (N, C); integers that stand for fractions as these."""
+        accessor = self._document["accessors"][number]
+        view = self._document["bufferViews"][accessor["bufferView"]]
+        kind, width = np.dtype(_KINDS[accessor["componentType"]]), _WIDTHS[accessor["type"]]
+        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+        stride = view.get("byteStride", kind.itemsize * width)
+        values: Array = np.ndarray(
+            (accessor["count"], width), kind, self._binary, start, (stride, kind.itemsize)
+        )
+        if accessor.get("normalized"):
+            return values / np.iinfo(kind).max
+        return values
+
+    def _look(self, primitive: dict[str, Any]) -> _Look:
+        material = {}
+        if "material" in primitive:
+            material = self._document["materials"][primitive["material"]]
+        surface = material.get("pbrMetallicRoughness", {})
+        named = surface.get("baseColorTexture")
+        plain = [1, 1, 1] if named or "material" in primitive else [_GREY] * 3
+        # Colours are mixed as they are stored; a factor is linear, and the square root is near enough to sRGB
+        factor = np.sqrt(np.array(surface.get("baseColorFactor", plain)[:3]))
+        if not named:
+            return _Look(factor, None, None)
+        uvs = self._corners(
+            primitive["attributes"][f"TEXCOORD_{named.get('texCoord', 0)}"], primitive
+        )
+        return _Look(factor, self._texture(named["index"]), uvs)
+
+    def _texture(self, number: int) -> Array:
+        """A texture's pixels (H, W, 3)."""
+        if number not in self._textures:
+            texture = self._document["textures"][number]
+            webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
+            image = self._document["images"][webp.get("source", texture.get("source"))]
+            view = self._document["bufferViews"][image["bufferView"]]
+            start = view.get("byteOffset", 0)
+            data = bytes(self._binary[start : start + view["byteLength"]])
+            with Image.open(io.BytesIO(data)) as picture:
+                self._textures[number] = np.asarray(picture.convert("RGB"))
+        return self._textures[number]
+
+
+def _matrix(node: dict[str, Any]) -> Array:
+    """A node's place, (4, 4)."""
+    if "matrix" in node:
+        return np.array(node["matrix"], np.float64).reshape(4, 4).T
+    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    made = np.eye(4)
+    made[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)))
+    made[:3, 3] = node.get("translation", (0, 0, 0))
+    return made
