@@ -7,4 +7,6 @@ request.py   what somebody asks for, and everything that is checked before it is
 runner.py    the thread in which jobs live      carrier.py   what is done with one of them
 images.py    input pictures      fetch.py   those on the web      glb.py   delivered models
 library.py   where both are kept
+rows.py      what a batch is made of: a folder, a pattern, a manifest
+batch.py     many jobs in one go     sheet.py     the pictures of them
 """

@@ -12,7 +12,8 @@ from bpy.props import BoolProperty, StringProperty
 
 from ..endpoints.schema import schemas
 from ..errors import ImageError, TrellisError
-from . import money, operators, orders, pictures, properties
+from ..generation import rows
+from . import money, operators, orders, properties
 from .text import said, tr, wrapped
 
 _WIDTH = 360  # of the dialog
@@ -123,23 +124,8 @@ def _pictures(directory: str) -> tuple[list[Path], list[str]]:
     Raises:
         ImageError: there is none that can.
     """
-    from ..generation import images
-
     folder = Path(bpy.path.abspath(directory))
-    good, bad = [], []
-    try:
-        found = sorted(folder.iterdir())
-    except OSError:
-        found = []
-    for path in found:
-        # Files of other kinds are nobody's mistake
-        if path.suffix.lower() in pictures.SUFFIXES and path.is_file():
-            try:
-                images.glance(path)
-            except ImageError:
-                bad.append(path.name)
-            else:
-                good.append(path)
+    good, bad = rows.sort_out(rows.pictures_in(folder))
     if not good:
         raise ImageError(
             f"There is no picture in {folder} that can be read. Choose another folder."

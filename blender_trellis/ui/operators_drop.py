@@ -6,7 +6,8 @@ from pathlib import Path
 import bpy
 from bpy.props import CollectionProperty, FloatVectorProperty, StringProperty
 
-from . import pictures, places, properties
+from ..generation import rows
+from . import places, properties
 from .text import tr
 
 
@@ -82,7 +83,7 @@ class TRELLIS_FH_images(bpy.types.FileHandler):
     bl_idname = "TRELLIS_FH_images"
     bl_label = "Make 3D Model of Image"
     bl_import_operator = "trellis.drop_images"
-    bl_file_extensions = ";".join(pictures.SUFFIXES)
+    bl_file_extensions = ";".join(rows.SUFFIXES)
 
     @classmethod
     def poll_drop(cls, context: bpy.types.Context) -> bool:

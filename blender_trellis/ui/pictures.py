@@ -21,8 +21,6 @@ from ..errors import ImageError
 if TYPE_CHECKING:
     import bpy
 
-# Of the files that generation/images.py reads
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".gif", ".avif")
 # What Blender calls the formats that a file can be sent in as it is; others go through their pixels.
 _AS_THEY_ARE = {"PNG", "JPEG", "WEBP", "TIFF", "BMP", "TARGA", "TARGA_RAW"}
 _NO_ALPHA = {

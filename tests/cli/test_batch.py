@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`generate` with a folder, a pattern or a manifest, against the stand-in of fal: what it makes, what it refuses, what it costs,
-and what is left when it is killed."""
+and what is left when it is killed. In this process, but for what is killed, interrupted or at work at the same time."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from blender_trellis import cli
+from blender_trellis.services.queue import QueueService
 from cli.batches import (
     assert_each_once,
     kill_and_resume,
@@ -20,11 +23,12 @@ from cli.batches import (
     start,
     write_manifest,
 )
-from harness import run_trellis
+from harness import Ran, run_trellis
 from services.fal_standin import FalStandIn
 from services.standin import Reply
 
 FAL = ("--endpoint", "fal-ai/trellis-2")
+Run = Callable[..., Ran]
 LINE_KEYS = {
     *("row", "output", "state", "images", "endpoint", "seed", "seconds", "cost"),
     *("job_id", "request_id", "error"),
@@ -36,6 +40,18 @@ def _service(fal: FalStandIn, home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """fal, whose jobs are done at once, and which takes many at a time."""
     fal.script.queued = fal.script.running = 0
     monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "16")
+    monkeypatch.setattr(QueueService, "poll_seconds", (0.01, 0.02))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process."""
+
+    def run_here(*arguments: str | Path) -> Ran:
+        code = cli.main([str(each) for each in arguments])
+        return Ran(code, *capsys.readouterr())
+
+    return run_here
 
 
 @pytest.fixture
@@ -51,11 +67,11 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_a_model_of_each_picture(
-    fal: FalStandIn, pictures: Path, out: Path
+    run: Run, fal: FalStandIn, pictures: Path, out: Path
 ) -> None:
     (pictures / "notes.txt").write_text("no picture, and nobody's mistake")
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
-    done = run_trellis(*command)
+    done = run(*command)
     assert done.code == 0, done
     assert_each_once(fal, out, 3)
     assert all(set(line) == LINE_KEYS for line in results(out))
@@ -73,7 +89,7 @@ def test_a_folder_becomes_a_model_of_each_picture(
         assert len(sheet.getcolors(sheet.width * sheet.height) or ()) > 50
 
     before = (out / "results.jsonl").read_bytes()
-    again = run_trellis(*command)
+    again = run(*command)
     assert (again.code, again.lines[0]["to_send"]) == (0, 0)
     assert again.last["cost"] == last["cost"]
     assert (out / "results.jsonl").read_bytes() == before
@@ -81,18 +97,18 @@ def test_a_folder_becomes_a_model_of_each_picture(
 
 
 def test_a_pattern_keeps_the_folders_of_its_matches(
-    fal: FalStandIn, tmp_path: Path, out: Path
+    run: Run, fal: FalStandIn, tmp_path: Path, out: Path
 ) -> None:
     for name in ("a", "b"):
         make_pictures(tmp_path / name, 1)
-    done = run_trellis("generate", tmp_path / "**" / "*.png", *FAL, "--output", out, "--yes")
+    done = run("generate", tmp_path / "**" / "*.png", *FAL, "--output", out, "--yes")
     assert done.code == 0, done
     assert {line["output"] for line in results(out)} == {"a/0000.glb", "b/0000.glb"}
     assert all((out / name / "0000.glb").is_file() for name in "ab")
 
 
 def test_a_manifest_says_what_each_row_asks_for(
-    fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
+    run: Run, fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
 ) -> None:
     # As a spreadsheet in a language with decimal commas writes it
     (tmp_path / "shop.csv").write_text(
@@ -102,7 +118,7 @@ def test_a_manifest_says_what_each_row_asks_for(
         encoding="utf-8-sig",
     )
     command = ("generate", tmp_path / "shop.csv", *FAL, "--set", "resolution=1536")
-    done = run_trellis(*command, "--output", out, "--yes", "--json")
+    done = run(*command, "--output", out, "--yes", "--json")
     assert done.code == 0, done
     assert done.lines[0]["estimate"]["amount"] == pytest.approx(0.25 + 0.35)
     first, second = sorted(fal.jobs.values(), key=lambda job: job.input["seed"])
@@ -114,7 +130,7 @@ def test_a_manifest_says_what_each_row_asks_for(
 
 
 def test_every_bad_row_is_named_and_nothing_is_started(
-    fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
+    run: Run, fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
 ) -> None:
     good = {"images": "pictures/0000.png"}
     manifest = write_manifest(
@@ -133,7 +149,7 @@ def test_every_bad_row_is_named_and_nothing_is_started(
     )
     with manifest.open("a") as file:
         file.write("{cut\n")
-    done = run_trellis("generate", manifest, *FAL, "--output", out, "--yes", "--json")
+    done = run("generate", manifest, *FAL, "--output", out, "--yes", "--json")
     assert (done.code, done.last["kind"]) == (2, "InputError")
     first, *rows = done.last["message"].split("\n  ")
     assert first == "9 rows of 10 cannot be used. Nothing was started."
@@ -153,12 +169,12 @@ def test_every_bad_row_is_named_and_nothing_is_started(
 
 
 def test_a_column_that_is_no_parameter_is_named_once(
-    pictures: Path, tmp_path: Path, out: Path
+    run: Run, pictures: Path, tmp_path: Path, out: Path
 ) -> None:
     (tmp_path / "shop.csv").write_text(
         "images,texture_sise\npictures/0000.png,1024\npictures/0001.png,1024,9\n"
     )
-    done = run_trellis("generate", tmp_path / "shop.csv", "--output", out, "--json")
+    done = run("generate", tmp_path / "shop.csv", "--output", out, "--json")
     _, *rows = done.last["message"].split("\n  ")
     assert rows == [
         "line 1: no endpoint has a parameter 'texture_sise'; is it texture_size?",
@@ -174,20 +190,20 @@ def test_a_column_that_is_no_parameter_is_named_once(
     ],
 )
 def test_nothing_is_spent_that_nobody_allowed(
-    fal: FalStandIn, pictures: Path, out: Path, more: tuple[str, ...], words: str
+    run: Run, fal: FalStandIn, pictures: Path, out: Path, more: tuple[str, ...], words: str
 ) -> None:
-    done = run_trellis("generate", pictures, *FAL, "--output", out, "--json", *more)
+    done = run("generate", pictures, *FAL, "--output", out, "--json", *more)
     assert done.code == 2
     assert words in done.last["message"]
     assert not fal.submits and not out.exists()
 
 
 def test_a_limit_stops_the_batch_where_the_service_is_dearer_than_expected(
-    fal: FalStandIn, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, fal: FalStandIn, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "1")
     fal.prices["fal-ai/trellis-2"] = 0.07
-    done = run_trellis("generate", pictures, *FAL, "--output", out, "--json", "--max-cost", "0.9")
+    done = run("generate", pictures, *FAL, "--output", out, "--json", "--max-cost", "0.9")
     assert done.code == 2
     assert "PriceError" in done.out
     assert done.last["cost"]["amount"] == pytest.approx(0.84)
@@ -195,52 +211,52 @@ def test_a_limit_stops_the_batch_where_the_service_is_dearer_than_expected(
 
 
 def test_without_a_key_nothing_is_begun(
-    pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FAL_KEY")
-    done = run_trellis("generate", pictures, *FAL, "--output", out, "--json", "--yes")
+    done = run("generate", pictures, *FAL, "--output", out, "--json", "--yes")
     assert (done.code, done.last["kind"]) == (2, "AccessError")
     assert not out.exists()
 
 
 def test_what_failed_is_sent_once_more_only_when_that_is_asked_for(
-    fal: FalStandIn, pictures: Path, out: Path
+    run: Run, fal: FalStandIn, pictures: Path, out: Path
 ) -> None:
     (pictures / "9 broken.png").write_text("this is no picture")
     fal.script.outcome = Reply(422, {"detail": [{"msg": "No.", "type": "content_policy"}]})
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
-    done = run_trellis(*command)
+    done = run(*command)
     assert (done.code, done.last["state"], done.last["failed"]) == (5, "incomplete", 4)
     kinds = {line["output"]: line["error"]["kind"] for line in results(out)}
     assert kinds["9 broken.glb"] == "ImageError" and kinds["0000.glb"] == "RejectedError"
     assert (out / "contact-sheet.png").is_file()
 
     fal.script.outcome = None
-    assert (run_trellis(*command).code, len(fal.submits)) == (5, 3)
+    assert (run(*command).code, len(fal.submits)) == (5, 3)
     Image.new("RGBA", (16, 16), "red").save(pictures / "9 broken.png")
-    again = run_trellis(*command, "--retry-failed")
+    again = run(*command, "--retry-failed")
     assert (again.code, again.lines[0]["to_send"], again.last["ready"]) == (0, 4, 4)
     assert [line["state"] for line in results(out)] == ["ready"] * 4
     assert len(fal.submits) == 7
 
 
 def test_a_row_that_asks_for_something_else_now_is_refused(
-    fal: FalStandIn, pictures: Path, out: Path
+    run: Run, fal: FalStandIn, pictures: Path, out: Path
 ) -> None:
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
-    assert run_trellis(*command).code == 0
-    done = run_trellis(*command, "--set", "resolution=512")
+    assert run(*command).code == 0
+    done = run(*command, "--set", "resolution=512")
     assert done.code == 2
     assert "3 rows of 3 cannot be used" in done.last["message"]
     assert "0000.glb was asked for with other images or parameters" in done.last["message"]
     make_pictures(pictures.with_name("more"), 4)
     (pictures.with_name("more") / "0003.png").rename(pictures / "0003.png")
-    assert run_trellis(*command).lines[0]["to_send"] == 1
+    assert run(*command).lines[0]["to_send"] == 1
     assert_each_once(fal, out, 4)
 
 
 def test_where_the_service_cannot_be_reached_the_rows_that_were_not_sent_are_left_for_later(
-    fal: FalStandIn, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, fal: FalStandIn, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "1")
     locked = Reply(403, {"detail": "User is locked. Reason: Exhausted balance."})
@@ -249,12 +265,12 @@ def test_where_the_service_cannot_be_reached_the_rows_that_were_not_sent_are_lef
         fal, "_submit", lambda *given: locked if len(fal.submits) == 1 else submit(*given)
     )
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
-    done = run_trellis(*command)
+    done = run(*command)
     assert (done.code, done.lines[-2]["kind"]) == (3, "AccountError")
     assert done.lines[-2]["message"].endswith("1 row is not done; the same command goes on.")
     assert (done.last["ready"], done.last["failed"]) == (1, 1)
     monkeypatch.setattr(fal, "_submit", submit)
-    assert run_trellis(*command, "--retry-failed").code == 0
+    assert run(*command, "--retry-failed").code == 0
     assert_each_once(fal, out, 3)
 
 
@@ -305,29 +321,34 @@ def test_a_batch_is_made_by_one_process_at_a_time(
 
 
 def test_lost_and_torn_results_are_written_anew_from_the_journal(
-    fal: FalStandIn, pictures: Path, out: Path
+    run: Run, fal: FalStandIn, pictures: Path, out: Path
 ) -> None:
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
-    assert run_trellis(*command).code == 0
+    assert run(*command).code == 0
     path = out / "results.jsonl"
     whole = sorted(results(out), key=lambda line: line["output"])
     path.write_bytes(path.read_bytes()[:-20])
-    torn = run_trellis(*command)
+    torn = run(*command)
     assert torn.code == 0 and sorted(results(out), key=lambda line: line["output"]) == whole
     path.unlink()
     (out / "0001.glb").unlink()
-    anew = run_trellis(*command)
+    anew = run(*command)
     assert anew.code == 0 and anew.last["cost"]["amount"] == pytest.approx(0.9)
     assert_each_once(fal, out, 3)
 
 
 def test_a_batch_that_another_journal_knows_is_refused(
-    fal: FalStandIn, pictures: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    fal: FalStandIn,
+    pictures: Path,
+    out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
-    assert run_trellis(*command).code == 0
+    assert run(*command).code == 0
     monkeypatch.setenv("TRELLIS_HOME", str(tmp_path / "other"))
-    done = run_trellis(*command)
+    done = run(*command)
     assert done.code == 2 and "was begun with the journal in" in done.last["message"]
     assert len(fal.submits) == 3
 
@@ -335,11 +356,11 @@ def test_a_batch_that_another_journal_knows_is_refused(
 def test_killed_at_random_moments_and_resumed_each_row_is_made_once(
     fal: FalStandIn, tmp_path: Path, out: Path
 ) -> None:
-    """`python build.py batch` does the same with 300 rows and ten kills."""
-    make_pictures(tmp_path / "many", 40)
+    """tests/bench/bench_batch.py does the same with 300 rows and ten kills."""
+    make_pictures(tmp_path / "many", 30)
     command = ("generate", tmp_path / "many", *FAL, "--output", out, "--yes", "--json")
     kill_and_resume(fal, command, out, kills=3)
-    assert_each_once(fal, out, 40)
+    assert_each_once(fal, out, 30)
 
 
 def _until(condition: object) -> None:

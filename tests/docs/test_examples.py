@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every example of README.md and docs/scripting.md runs as a reader would run it: in a process of its own, or in a Blender that
-has the extension."""
+"""Every example of README.md, docs/scripting.md and docs/batch.md runs as a reader would run it: in a process of its own, or in
+a Blender that has the extension."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ def folder(tmp_path: Path, small_glb: bytes) -> Path:
     (place / "pictures").mkdir()
     shutil.copy(PICTURES / "robot.png", place / "pictures")
     (place / "pictures" / "notes.png").write_text("Buy bread.", encoding="utf-8")
+    (place / "pictures-of-toys").mkdir()
+    shutil.copy(PICTURES / "robot.png", place / "pictures-of-toys")
+    ((manifest,),) = (example.values for example in examples("docs/batch.md", "csv"))
+    (place / "shop.csv").write_text(manifest.code, encoding="utf-8")
     return place
 
 
@@ -120,9 +124,14 @@ def test_a_script_in_blender_does_what_the_page_says(
     assert example.prints and example.prints in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "example", examples("README.md", "sh") + examples("docs/scripting.md", "sh")
-)
+COMMANDS = [
+    example
+    for page in ("README.md", "docs/scripting.md", "docs/batch.md")
+    for example in examples(page, "sh")
+]
+
+
+@pytest.mark.parametrize("example", COMMANDS)
 def test_commands_do_what_the_page_says(example: Example, folder: Path) -> None:
     for line in example.code.splitlines():
         command = re.sub(r"^\S*(trellis|python -m blender_trellis) ", "", line)
