@@ -23,6 +23,7 @@ from cli.batches import (
     start,
     write_manifest,
 )
+from gate import Gate
 from harness import Ran, run_trellis
 from services.fal_standin import FalStandIn
 from services.standin import Reply
@@ -351,6 +352,54 @@ def test_a_batch_that_another_journal_knows_is_refused(
     done = run(*command)
     assert done.code == 2 and "was begun with the journal in" in done.last["message"]
     assert len(fal.submits) == 3
+
+
+def test_a_row_that_may_have_been_sent_is_asked_about_and_never_sent_by_itself(
+    fal: FalStandIn, pictures: Path, out: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the journal had noted the sending, and before the request arrived."""
+    monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "1")
+    command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
+    with Gate(fal.url("queue")) as gate, monkeypatch.context() as patch:
+        patch.setenv("TRELLIS_FAL_QUEUE_URL", gate.url)
+        held = gate.hold("^POST", "before")
+        with start(*command) as process:
+            assert held.wait(60)
+            process.kill()
+    for _ in range(2):
+        done = run(*command)
+        assert (done.code, done.last["ready"], done.last["uncertain"]) == (5, 2, 1)
+    (line,) = (line for line in results(out) if line["state"] == "uncertain")
+    assert (line["error"]["kind"], line["cost"]) == ("UncertainError", None)
+    assert run("jobs", "send-again", line["job_id"]).code == 0
+    assert run(*command).code == 0
+    assert_each_once(fal, out, 3)
+
+
+def test_a_row_that_another_command_goes_on_with_is_waited_for(
+    fal: FalStandIn, pictures: Path, out: Path
+) -> None:
+    fal.script.held = True
+    command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
+    with start(*command) as process:
+        _until(lambda: len(fal.submits) == 3)
+        process.kill()
+    asked = {job.request_id: job.asked for job in fal.jobs.values()}
+    with start("jobs", "resume") as other:
+        try:
+            _until(lambda: all(job.asked > asked[name] for name, job in fal.jobs.items()))
+            with start(*command) as process:
+                try:
+                    _until((out / "results.jsonl").exists)
+                    for request_id in fal.jobs:
+                        fal.finish(request_id)
+                    assert process.wait(60) == 0
+                finally:
+                    process.kill()
+            assert other.wait(60) == 0
+        finally:
+            other.kill()
+    assert_each_once(fal, out, 3)
 
 
 def test_killed_at_random_moments_and_resumed_each_row_is_made_once(
