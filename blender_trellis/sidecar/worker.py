@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import ctypes
 import importlib.util
 import io
 import json
@@ -286,6 +287,14 @@ def _work(run: dict[str, Any], inbox: _Inbox) -> None:
     )
 
 
+def _give_back() -> None:
+    """Have the C library give back what is free: by itself glibc may keep as much as the largest job needed, for good."""
+    if sys.platform == "linux":
+        # other C libraries have no such function
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)
+        trim(0)
+
+
 def main() -> None:
     """Work on one job after another until standard input ends."""
     sys.stdout = sys.stderr  # whatever a library prints must not end up between the lines of JSON
@@ -312,6 +321,7 @@ def main() -> None:
             reason = str(error).strip().partition("\n")[0]
             words = f"The engine failed unexpectedly ({type(error).__name__}: {reason}). It begins afresh: try again."
             _send(job_id, "failed", kind="broken", message=words)
+        _give_back()
 
 
 if __name__ == "__main__":

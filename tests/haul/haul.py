@@ -39,9 +39,8 @@ TOLERANCE = 1.05
 AT_ONCE = 5  # jobs that are asked for before the first is done
 SHOWN = 10  # columns of the table
 STANDING = 3  # models that are left in the scene
-HISTORY = (
-    25  # every so often a user looks at the results, so that the models on the page get pictures
-)
+# Every so many jobs a user looks at the results, so that the models on the page get pictures
+HISTORY = 25
 FAST = {"resolution": 512, "texture_size": 512}
 COUNTED = ("handles", "connections", "threads")
 Sample = dict[str, float]
