@@ -194,3 +194,18 @@ def test_only_test_passes_arguments_on(build, capsys):
         build.main(["lint", "--", "-k", "anything"])
     assert stop.value.code == 2
     assert "only test" in capsys.readouterr().err
+
+
+def test_measurements_and_the_haul_are_told_what_was_asked_for(build, monkeypatch):
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
+    monkeypatch.setattr(build, "environment", lambda: Path(sys.executable))
+    monkeypatch.setattr(build, "run", lambda _, *arguments, env: started.append(arguments) or 1)
+    for asked in (["bench", "--only", "draft", "--only", "pump"], ["bench", "--write"], ["haul"]):
+        assert build.main(asked) == 1
+    assert [arguments[1:] for arguments in started] == [
+        ("--only=draft", "--only=pump"),
+        ("--write",),
+        ("--jobs", "500"),
+    ]
+    assert all(Path(script).is_file() for script, *_ in started)
