@@ -124,7 +124,8 @@ class _Place:
 
     def cancel(self, job_id: str) -> None:
         self._cancelled = job_id
-        self._actor.cancel.remote(job_id)
+        if self._actor is not None:  # else it is lost just now, and the job is not begun again
+            self._actor.cancel.remote(job_id)
 
     async def gpus(self) -> list[Gpu]:
         """Those of its machine; none while it has no machine, or that does not answer."""

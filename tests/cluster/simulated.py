@@ -67,7 +67,6 @@ def cluster(machines: int) -> Iterator[Cluster]:
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
         env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
     ) as process:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from blender_trellis import doctor
+from blender_trellis.config import Config
 from blender_trellis.sidecar.metrics import Family, Gpu, gpu_samples, gpus
-from harness import run_trellis
 from sidecar.studio import ANNA, served, tokens
 from sidecar.test_protocol import BODY
 
@@ -33,9 +35,7 @@ def _told(text: str) -> dict[str, float]:
     return found
 
 
-def test_jobs_stages_and_workers_are_told_to_who_has_a_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_stages_and_workers_are_told_to_who_has_a_token(tmp_path: Path) -> None:
     with served(tmp_path, "--token-file", tokens(tmp_path)) as server:
         url = server["url"]
         assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 401
@@ -63,14 +63,13 @@ def test_jobs_stages_and_workers_are_told_to_who_has_a_token(
         counts = [value for name, value in told.items() if "stage_seconds_count" in name]
         assert counts and set(counts) == {1}
 
-        monkeypatch.setenv("TRELLIS_SIDECAR_URL", url)
-        monkeypatch.setenv("TRELLIS_SIDECAR_TOKEN", ANNA)
         host = url.removeprefix("http://")
-        found = run_trellis("doctor", "--json").last["sidecar"]
+        config = Config(tmp_path, sidecar_url=url, sidecar_token=ANNA)
+        found = doctor._sidecar(config)["sidecar"]  # all of `examine` asks services too
         assert found.startswith(f"{host} answers, version")
         assert found.endswith("2 workers (local), 0 jobs wait")
-        monkeypatch.setenv("TRELLIS_SIDECAR_TOKEN", "token-of-nobody-0123456789")
-        refused = run_trellis("doctor", "--json").last["sidecar"]
+        wrong_token = replace(config, sidecar_token="token-of-nobody-0123456789")
+        refused = doctor._sidecar(wrong_token)["sidecar"]
         assert refused.startswith(f"{host} answers 401")
         assert "token-of-nobody" not in refused
 
