@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -108,7 +109,8 @@ class Text:
         done = round(_BAR * fraction)
         text = f"{'█' * done}{'░' * (_BAR - done)} {100 * fraction:3.0f} %  {what}"
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}{more}", end="", file=sys.stderr, flush=True)
+            width = shutil.get_terminal_size().columns - 1  # a line that breaks is not overwritten
+            print(f"\r\x1b[K{f'{text}{more}'[:width]}", end="", file=sys.stderr, flush=True)
             self._open_line = True
         elif now != self._last:
             print(text, file=sys.stderr, flush=True)

@@ -150,7 +150,7 @@ class Book:
             file.truncate(end)
 
     def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        with self.results.open(encoding="utf-8") as file:
+        with self.results.open(encoding="utf-8", errors="replace") as file:
             for number, text in enumerate(file, 1):
                 try:
                     line = json.loads(text)

@@ -331,6 +331,8 @@ def test_lost_and_torn_results_are_written_anew_from_the_journal(
     path.write_bytes(path.read_bytes()[:-20])
     torn = run(*command)
     assert torn.code == 0 and sorted(results(out), key=lambda line: line["output"]) == whole
+    path.write_bytes(b"\xff nothing of ours\n")
+    assert "Line 1 of" in run(*command).last["message"]
     path.unlink()
     (out / "0001.glb").unlink()
     anew = run(*command)
