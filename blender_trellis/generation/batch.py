@@ -104,8 +104,11 @@ class Book:
                 raise InputError(f"Another command is making the batch in {folder}. Wait for it.")
             if self._identity.exists():
                 self._open()
-        except OSError as error:
-            raise storage_error(error, folder) from error
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise storage_error(error, folder) from error
+            raise
 
     def _open(self) -> None:
         """Take up what an earlier run left."""
