@@ -30,6 +30,8 @@ AGAIN = 75  # exit status: start this Blender once more, for the module's next l
 PATIENCE = 120.0  # seconds for anything: the machine may be slow, and the pictures are drawn by its processor
 # Software OpenGL draws a few frames a second, and a button is pressed only if it was drawn under the mouse before
 HOVER, HOLD, AFTER = 0.6, 0.15, 0.8
+# So much slower at most is a machine that has other work, too
+HOVER *= min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), 3.0)
 
 Step = Iterator[float]
 
@@ -72,6 +74,11 @@ def box(of: bpy.types.Region | bpy.types.Window) -> Box:
     return Box(left, bottom, left + of.width, bottom + of.height)
 
 
+def scale() -> float:
+    """How many pixels a unit of the interface has."""
+    return float(bpy.context.preferences.system.ui_scale)
+
+
 def override(kind: str = "UI") -> Any:
     """A context in the 3D viewport, for an operator that a test calls itself."""
     return bpy.context.temp_override(
@@ -96,6 +103,12 @@ def on_screen(x: float, y: float, of: bpy.types.Window | None = None) -> tuple[i
     of = of or window()
     left, top = _origin(of.width, of.height)
     return left + int(x), top + of.height - 1 - int(y)
+
+
+def place_of(other: bpy.types.Window) -> Box:
+    """Where another window lies over the main one, as a part of that."""
+    (x, y), (left, bottom) = on_screen(0, 0, other), on_screen(0, 0)
+    return Box(x - left, bottom - y, x - left + other.width, bottom - y + other.height)
 
 
 def _output(*command: str) -> str:
@@ -131,9 +144,9 @@ def words(part: Box) -> list[Word]:
     """What can be read in a part of the window, by tesseract, in reading order."""
     scale = 3
     path = shot("ocr", part)
-    # Bright letters on a dark, half-transparent panel become black ones on white, also red ones and those on blue
+    # Bright letters on a dark, half-transparent panel become black ones on white, also red, dim and inverted ones
     clear = ["-channel", "R", "-separate", "-resize", f"{100 * scale}%"]
-    clear += ["-level", "25%,85%", "-negate"]
+    clear += ["-level", "25%,55%", "-negate"]
     subprocess.run(["convert", path, *clear, path], check=True)
     rows = _output("tesseract", str(path), "-", "--psm", "11", "tsv").splitlines()
     path.unlink()

@@ -75,8 +75,18 @@ def of_fal() -> d.Step:
 
 
 def of_the_preferences() -> d.Step:
+    """Without what is about this computer: where the extension lies, and what the local engine lacks."""
     window = yield from t.open_preferences()
-    d.shot("preferences", d.box(window), of=window)
+    whole = d.place_of(window)
+    yield from d.click_text("TRELLIS.2 on This Computer", whole)
+    first = yield from d.find("Preferences", whole)
+    last = yield from d.find("Servers of Your Own", whole)
+    (area,) = window.screen.areas
+    (inner,) = (region for region in area.regions if region.type == "WINDOW")
+    d.shot(
+        "preferences",
+        d.Box(whole.left + inner.x, last.bottom - 14, whole.right, first.top + 10),
+    )
 
 
 def _cut(name: str) -> None:

@@ -30,7 +30,9 @@ TESTS = (
     "images_in",
     "restart",
     "remote",
+    "parameters",
     "scene",
+    "history",
     "leftovers",
     "sizes",
     "languages",
@@ -147,6 +149,22 @@ def display(visible: bool) -> Iterator[dict[str, str]]:
         server.wait()
 
 
+@contextmanager
+def home(pictures: bool) -> Iterator[Path]:
+    """A folder for all that the tests leave, which is also the user's home; where one is as a rule if pictures show it, and if
+    it can be made there."""
+    usual = Path("/home/you")
+    if not (pictures and os.access(usual.parent, os.W_OK) and not usual.exists()):
+        with tempfile.TemporaryDirectory(prefix="window-", ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch)
+        return
+    usual.mkdir()
+    try:
+        yield usual
+    finally:
+        shutil.rmtree(usual, ignore_errors=True)
+
+
 def environment(folder: Path, shown: dict[str, str]) -> dict[str, str]:
     """Nothing of the user's own: neither settings and keys, nor the home folder and the keychain."""
     theirs = ("FAL_", "RUNWARE_", "TRELLIS_", "BLENDER_", "XDG_", "WAYLAND_", "PYTHON")
@@ -257,11 +275,7 @@ def run(options: argparse.Namespace) -> int:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     started, told = time.monotonic(), list[dict[str, Any]]()
-    with (
-        tempfile.TemporaryDirectory(prefix="window-", ignore_cleanup_errors=True) as scratch,
-        display(options.visible) as shown,
-    ):
-        folder = Path(scratch)
+    with home(options.pictures) as folder, display(options.visible) as shown:
         blender = Blender(options.blender, version, environment(folder, shown), folder)
         install(blender, options.package.resolve())
         try:

@@ -62,7 +62,7 @@ def open_tab(width: int | None = None) -> d.Step:
 
 def make_wide(width: int) -> d.Step:
     """Drag the sidebar's edge until it is `width` units wide, give or take two."""
-    scale = bpy.context.preferences.system.ui_scale
+    scale = d.scale()
     for inside in (0, 7) * 3:  # some Blenders take the edge itself, others what is drawn as one
         off = round(d.region().width - width * scale)
         if abs(off) <= 2 * scale:
@@ -74,6 +74,10 @@ def make_wide(width: int) -> d.Step:
         for place in (right - 20, right + off):
             hands += ["mousemove", place, down, "sleep", d.HOVER]
         yield from d.act("xdotool", *hands, "mouseup", 1, after=1.0)
+        drawn = 0
+        while drawn != d.region().width:  # it may be drawn some time after the drag is over
+            drawn = d.region().width
+            yield 1.0
     raise AssertionError(f"the sidebar is {d.region().width / scale:.0f} units wide, not {width}")
 
 
@@ -84,6 +88,12 @@ def put_images(*paths: Path) -> d.Step:
             bpy.ops.trellis.add_images("EXEC_DEFAULT", filepath=str(path), replace=not number)
     d.area().tag_redraw()
     yield 1.5
+
+
+def with_menus() -> d.Box:
+    """The sidebar, and what menus that it opens lie over."""
+    sidebar = d.box(d.region())
+    return d.Box(sidebar.left - 60, 0, d.window().width, sidebar.top)
 
 
 def choose(endpoint: str) -> d.Step:
