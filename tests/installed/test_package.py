@@ -131,7 +131,9 @@ def test_the_installed_copy_makes_models_and_uninstalling_leaves_nothing_but_the
     assert not [name for name in after["handlers"] if "trellis" in name], after["handlers"]
     assert after["types"] == after["properties"] == []
     assert not after["enabled"]
-    assert not files(profile)
+    wheels = "extensions/.local/"  # Blender 4.2.0 leaves any extension's there; later ones do not
+    left = {name for name in files(profile) if made["blender"] > [4, 2, 0] or wheels not in name}
+    assert not left
     model = Path(made["file"])
     assert model.parent == user / "blender_trellis" / "results" and model.stat().st_size > 10_000
     left = {"/".join(name.split("/")[:2]) for name in files(user)}
@@ -142,6 +144,7 @@ def test_the_installed_copy_makes_models_and_uninstalling_leaves_nothing_but_the
 UNINSTALL = """
 import pydantic
 said = {
+    "blender": list(bpy.app.version),
     "file": str(result.files[0]),
     "glb": pathlib.Path(result.files[0]).read_bytes()[:4].decode(),
     "seed": result.seed,
