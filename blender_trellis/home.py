@@ -7,7 +7,6 @@ A lock is the operating system's: it is gone the moment its process is, however 
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +78,8 @@ class FileLock:
 @contextmanager
 def atomic_write(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """A `.part` beside `path` to write to; it becomes `path` if the block succeeds and goes if it fails."""
+    import secrets  # here, since enabling the extension loads this module
+
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode))

@@ -7,23 +7,22 @@ An endpoint takes of a goal what it knows, as near as its ranges allow. Imports 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .schema import nearest, schemas
 
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """A goal. `values` go by common name; `instead` replaces some of them at single endpoints. `whole`: it makes sense only
     where a whole model is made, not just a texture."""
 
     name: str
     help: str
     values: Values
-    instead: Mapping[str, Values] = field(default_factory=dict)
+    instead: Mapping[str, Values] = MappingProxyType({})
     whole: bool = False
 
 

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .schema import schemas
 
 CURRENCY = "USD"
 
 
-@dataclass(frozen=True)
-class Price:
+class Price(NamedTuple):
     """What one result costs: so many `units` by resolution, 1 where the table has none, at `unit_price` each.
 
     `span` is the cheapest and the dearest result, where a service bills computing time. `confirmed` says that the service
@@ -25,7 +25,7 @@ class Price:
     date: str
     confirmed: bool
     note: str
-    units: Mapping[int, float] = field(default_factory=dict)
+    units: Mapping[int, float] = MappingProxyType({})
     span: tuple[float, float] | None = None
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -21,6 +20,7 @@ from . import preferences, pump
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from queue import SimpleQueue
 
     from ..install import Report
     from ..install.installer import Plan, Status, Wish
@@ -33,6 +33,8 @@ class Local:
     """What is installed, what is going on, and how the last thing ended. All methods are the main thread's."""
 
     def __init__(self) -> None:
+        from queue import SimpleQueue
+
         self.status: Status | None = None  # None until it has been looked
         self.plan: Plan | None = None  # of a wish with all its defaults
         self.report: Report | None = None
@@ -188,6 +190,8 @@ class Local:
 
     def step(self) -> bool:
         """Take what the threads have found; whether there may be more to come."""
+        from queue import Empty
+
         alive = any(thread.is_alive() for thread in self._threads)
         changed = False
         while True:

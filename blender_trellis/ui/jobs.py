@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..endpoints.schema import schemas
 from ..generation.job import ENDED, Event, Job, State
@@ -140,8 +141,7 @@ class JobView:
         )
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page of the history. `found` is how many results the `search` finds, `total` how many there are; `thumbnails` are the
     paths of models' pictures by job."""
 
@@ -150,7 +150,7 @@ class Page:
     jobs: tuple[Job, ...] = ()
     found: int = 0
     total: int = 0
-    thumbnails: dict[str, str] = field(default_factory=dict)
+    thumbnails: Mapping[str, str] = MappingProxyType({})
 
 
 class Board:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -173,11 +172,13 @@ def orders_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") ->
 
     One for all of them where the endpoint makes several results by itself. Raises as `order_of`.
     """
+    from uuid import uuid4
+
     first = order_of(scene, endpoint, filepath)
     count = properties.variations(scene.trellis, first.endpoint)
     if count == 1 or properties.documented_name(first.endpoint, "number_results"):
         return [first]
-    row = [str(uuid.uuid4()) for _ in range(count)]
+    row = [str(uuid4()) for _ in range(count)]
     seed = properties.documented_name(first.endpoint, "seed")
     seeds = [
         (first.parameters[seed] + number) % (properties.MAX_INT + 1) for number in range(count)
@@ -192,8 +193,10 @@ def orders_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") ->
 
 def batch_of(scene: bpy.types.Scene, paths: Sequence[Path]) -> list[Order]:
     """The orders for one model, or all variations, of each of several pictures, which stand in one row. Raises as `order_of`."""
+    from uuid import uuid4
+
     made = [order for path in paths for order in orders_of(scene, filepath=str(path))]
-    row = [order.id or str(uuid.uuid4()) for order in made]
+    row = [order.id or str(uuid4()) for order in made]
     return [
         order._replace(id=each, wish=order.wish | {"row": row})
         for order, each in zip(made, row, strict=True)

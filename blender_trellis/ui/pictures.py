@@ -8,13 +8,11 @@ what was pasted, captured or rendered, which has no file yet, a lasting one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ImageError
 
@@ -29,16 +27,14 @@ _NO_ALPHA = {
 }  # the fourth channel is nothing, or something else than alpha
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """A picture file that lies inside the .blend."""
 
     name: str
     data: bytes
 
 
-@dataclass(frozen=True)
-class Pixels:
+class Pixels(NamedTuple):
     """An image's pixels, bottom row first: sRGB where it has 8 bits, scene linear and premultiplied where it is float."""
 
     name: str
@@ -50,8 +46,7 @@ class Pixels:
     data: array[float]
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(NamedTuple):
     """A picture on the web, kept in `folder` once it was fetched, which needs to be `online`."""
 
     url: str
@@ -97,6 +92,7 @@ def keep(picture: Packed | Pixels) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
+    import hashlib
     import tempfile
 
     from ..generation.library import storage_error

@@ -5,7 +5,6 @@ A PropertyGroup for each endpoint is made from `endpoints/schema.json`; a proper
 sent only when it was set. The seed is one for all endpoints.
 """
 
-import random
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -388,6 +387,8 @@ def carry(settings: TRELLIS_PG_scene, source: str, target: str) -> list[str]:
 
 def draw_seed(settings: TRELLIS_PG_scene) -> None:
     """A new random seed, which stays unlocked."""
+    import random
+
     settings.seed = random.SystemRandom().randrange(MAX_INT)
     settings.seed_locked = False
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import bpy
@@ -91,6 +90,8 @@ def _words(value: Any) -> str:
 
 
 def _date(created: str) -> str:
+    from datetime import datetime
+
     try:
         return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +24,7 @@ class Wish(NamedTuple):
     cut_out: bool
 
 
-@dataclass(frozen=True)
-class Sight:
+class Sight(NamedTuple):
     """A picture as it will be seen: the file to show, and how it came to be, one of `KINDS`; or why it cannot be used.
 
     `stamp` is the source file's time and size: while they are the same, so is all else.
@@ -63,6 +60,8 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _seen(path: Path, wish: Wish, folder: Path) -> tuple[Path, str]:
+    import hashlib
+
     from ..generation import images
     from ..home import atomic_write
 

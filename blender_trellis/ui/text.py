@@ -14,9 +14,7 @@ CONTEXT = "Trellis"
 _CJK = r"\u3040-\u30ff\u3400-\u9fff"
 _NOT_FIRST = "、。，．：；？！）」』…％ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々"
 # What stays on one line: a word, or one Chinese or Japanese character, with the space before it and the marks around it
-_UNIT = re.compile(
-    rf"\s*[（「『]*(?:[{_CJK}]|[^\s{_CJK}{_NOT_FIRST}]+|[{_NOT_FIRST}])[{_NOT_FIRST}]*"
-)
+_UNIT = rf"\s*[（「『]*(?:[{_CJK}]|[^\s{_CJK}{_NOT_FIRST}]+|[{_NOT_FIRST}])[{_NOT_FIRST}]*"
 
 
 def tr(text: str) -> str:
@@ -54,7 +52,7 @@ def _lines(text: str, width: int, points: float) -> tuple[str, ...]:
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
-        for unit in _UNIT.findall(" ".join(paragraph.split())):
+        for unit in re.findall(_UNIT, " ".join(paragraph.split())):
             longer = line + unit
             if line and blf.dimensions(0, longer)[0] > width:
                 lines.append(line)
