@@ -60,7 +60,7 @@ def save(blend: Path, part: Path) -> None:
             os.fsync(file.fileno())
         part.replace(blend)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = _reason(error)
         # of a full disk Blender reports whatever error came last
         free = shutil.disk_usage(part.parent).free // 10**6 if part.parent.is_dir() else 0
         raise errors.OutputError(
@@ -97,12 +97,19 @@ def _import(glb: Path) -> None:
             filepath=str(glb), merge_vertices=True, import_shading="NORMALS"
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = _reason(error)
         raise errors.ResultError(
             f"{glb.name} cannot be imported ({reason}). Generate the model again."
         ) from error
     if done != {"FINISHED"}:
         raise errors.ResultError(f"{glb.name} cannot be imported. Generate the model again.")
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what an operator says, but for the place in Blender's own code where it was called."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith("Location:")]
+    return (told or lines or ["no reason is told"])[-1].strip()[:200]
 
 
 def _flatten(objects: list[Object]) -> None:

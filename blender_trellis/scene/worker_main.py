@@ -89,14 +89,23 @@ def write(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
+def answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `write` describes, or the error that came of it."""
+    try:
+        return write(request, folder)
+    except module("errors").TrellisError as error:
+        return {"error": error.kind, "message": error.message}
+    except Exception as error:  # noqa: BLE001 a hostile file may raise anything anywhere in the importer
+        return {"error": "ResultError", "message": f"The model cannot be imported: {error!r}"}
+
+
 def main() -> None:
     folder = Path(sys.argv[-1])
     if hasattr(signal, "SIGPIPE"):
         # what Blender prints after the parent's death must not end this before it has tidied up
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     load_package()
-    errors = module("errors")
-    for name in ("scene.prepare", "scene.preview", "scene.lods", "scene.assets"):
+    for name in ("errors", "scene.prepare", "scene.preview", "scene.lods", "scene.assets"):
         module(name)
     bpy.ops.wm.read_factory_settings(use_empty=True)
     if hasattr(os, "nice"):
@@ -109,15 +118,10 @@ def main() -> None:
     if request is None:
         threading.Event().wait()
         return
-    try:
-        reply = write(request, folder)
-    except errors.TrellisError as error:
-        reply = {"error": error.kind, "message": error.message}
-    except Exception as error:  # noqa: BLE001 a hostile file may raise anything anywhere in the importer
-        reply = {"error": "ResultError", "message": f"The model cannot be imported: {error!r}"}
-    say(reply)
+    say(answer(request, folder))
     # Blender's own teardown of a large file takes a second, and nobody needs it
     os._exit(0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import copy
 import json
 import random
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     ),
     "negative offset": (
         _changed(lambda d: d["bufferViews"][1].update(byteOffset=-4)),
-        "a buffer view reaches outside",
+        "offset is no whole number",
     ),
     "count too high": (
         _changed(lambda d: d["accessors"][0].update(count=4)),
@@ -129,12 +130,12 @@ BROKEN: dict[str, tuple[bytes, str]] = {
                 or d["accessors"][0].pop("bufferView")
             )
         ),
-        "beyond any real",
+        "more than any real",
     ),
-    "count text": (_changed(lambda d: d["accessors"][0].update(count="3")), "no number"),
+    "count text": (_changed(lambda d: d["accessors"][0].update(count="3")), "no whole number"),
     "stride zero": (
         _changed(lambda d: d["bufferViews"][0].update(byteStride=0)),
-        "stride or offset is wrong",
+        "stride is too short",
     ),
     "component": (_changed(lambda d: d["accessors"][0].update(componentType=1)), "makes no sense"),
     "attribute missing": (
@@ -145,11 +146,110 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         _changed(lambda d: d["meshes"][0]["primitives"][0]["attributes"].update(POSITION=-1)),
         "names entry -1 of 2 accessors",
     ),
+    "a triangle cut off": (
+        # Blender 4.2 to 5.2 writes beyond the end of the mesh, and dies
+        _changed(lambda d: d["accessors"][1].update(count=2)),
+        "a triangle lacks a corner",
+    ),
+    "corner outside": (
+        pack(DOCUMENT, POSITIONS + struct.pack("<3H2x", 0, 1, 3)),
+        "a face names vertex 3 of 3",
+    ),
+    "node of two": (
+        _changed(lambda d: d.update(nodes=[{"children": [1, 1]}, {"mesh": 0}])),
+        "hangs on two others",
+    ),
+    "nodes in a ring": (
+        _changed(lambda d: d.update(nodes=[{"children": [1]}, {"children": [0], "mesh": 0}])),
+        "in a ring",
+    ),
+    "nodes deep": (
+        _changed(
+            lambda d: d.update(nodes=[*({"children": [i + 1]} for i in range(200)), {"mesh": 0}])
+        ),
+        "nested 201 deep",
+    ),
+    "a node in a scene twice": (
+        _changed(lambda d: d.update(scenes=[{"nodes": [0, 0]}])),
+        "in a scene twice",
+    ),
+    "many nodes": (_changed(lambda d: d.update(nodes=[{}] * 20_000)), "it has 20000 nodes"),
+    "one mesh in many places": (
+        _changed(lambda d: d.update(nodes=[{"mesh": 0}] * 300)),
+        "it has 300 copies of its meshes",
+    ),
+    "one mesh a thousand times": (
+        _changed(lambda d: d["meshes"][0].update(primitives=d["meshes"][0]["primitives"] * 20_000)),
+        "too many parts",
+    ),
+    "zeros without end": (
+        _changed(
+            lambda d: (
+                d["accessors"].append({"componentType": 5126, "count": 2**26, "type": "VEC3"})
+                or d["meshes"][0]["primitives"][0].update(attributes={"POSITION": 2})
+            )
+        ),
+        "more than any real model",
+    ),
+    "a picture that is a path": (
+        # without ";base64," Blender takes it for one
+        _changed(lambda d: d.update(images=[{"uri": "data:/../../secret.png"}])),
+        "refers to an image outside",
+    ),
+    "a picture that is none": (
+        _changed(lambda d: d.update(images=[{"bufferView": 0}])),
+        "not PNG, JPEG or WebP",
+    ),
+    "NaN": (
+        _changed(lambda d: d["nodes"][0].update(scale=[float("nan")] * 3)),
+        "has NaN for a number",
+    ),
+    "material outside": (
+        _changed(lambda d: d["meshes"][0]["primitives"][0].update(material=0)),
+        "names entry 0 of 0 materials",
+    ),
+    "glTF 1": (_changed(lambda d: d["asset"].update(version="1.0")), "of glTF version 1.0"),
     "deep nesting": (
         b"glTF" + struct.pack("<IIII", 2, 20 + 200_000, 200_000, 0x4E4F534A) + b"[" * 200_000,
         "makes no sense",
     ),
 }
+
+
+def _picture(width: int, height: int) -> bytes:
+    """The head of a PNG, and no pixels."""
+    head = b"IHDR" + struct.pack(">II5B", width, height, 8, 2, 0, 0, 0)
+    chunks = [head, b"IDAT", b"IEND"]
+    parts = (
+        struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each))
+        for each in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "words"),
+    [
+        (16, 16, ""),
+        (9000, 9000, "has 9000 × 9000 pixels"),
+        (10_000, 10_000, "more pixels than any texture"),
+        (2**30, 2**30, "more pixels than any texture"),
+    ],
+)
+def test_a_picture_that_would_fill_the_memory_is_refused(
+    check: Check, width: int, height: int, words: str
+) -> None:
+    data = _picture(width, height)
+    document = copy.deepcopy(DOCUMENT)
+    document["bufferViews"].append({"buffer": 0, "byteOffset": 44, "byteLength": len(data)})
+    document["buffers"][0]["byteLength"] += len(data)
+    document["images"] = [{"bufferView": 2}]
+    content = pack(document, POSITIONS + INDICES + data + b"\0" * (-len(data) % 4))
+    if not words:
+        assert check(content).images == 1
+        return
+    with pytest.raises(ResultError, match=words):
+        check(content)
 
 
 @pytest.mark.parametrize("name", BROKEN)
