@@ -131,10 +131,12 @@ class ResultError(ServiceError):
 
 
 class UnreachableError(TrellisError):
-    """No answer, or none that can be relied on. `pause` is how many seconds the service asked to be left alone."""
+    """No answer, or none that can be relied on. `pause` is how many seconds the service asked to be left alone; `answered` says
+    that it did answer, in good health, and that it makes no sense."""
 
     exit_code = 4
     pause = 0.0
+    answered = False
 
 
 class SidecarError(UnreachableError):

@@ -42,6 +42,7 @@ _LONGEST_PAUSE = 30.0  # seconds between two attempts when a service does not an
 # Seconds that a closing runner waits for the reply to a request that is being sent
 _LAST_WORD = 10.0
 _SEND_ATTEMPTS = 6  # of a request that was not taken on: about half a minute
+_SENSELESS = 50  # answers in a row that say nothing, about 20 minutes
 _FETCHES = 3  # of a model that arrives broken
 _NO_REPLY = (
     "No reply came to the request that was being sent. The job may be at work there, and charged. Look at the service before "
@@ -351,16 +352,25 @@ class Carrier:
         """Ask again, with jittered backoff, for as long as there is no answer about the job.
 
         Each time by the settings of that moment: somebody may have entered another key, or forbidden to go online.
+
+        Raises:
+            LeftError: the service answers each time, and what it says makes no sense.
         """
-        attempt = 0
+        attempt = senseless = 0
         while True:
             service = await self.service(job.endpoint)
             try:
                 return await ask(service)
             except UnreachableError as error:
                 attempt += 1
+                senseless = senseless + 1 if error.answered else 0
                 if attempt == service.attempts:
                     raise
+                if senseless == _SENSELESS:
+                    raise LeftError(
+                        f"{error.message} It was asked {senseless} times. The job may go on there; resume it to ask again.",
+                        request_id=job.request_id,
+                    ) from error
                 self._again(job, error)
                 self._heed(job)
                 await self._pause(attempt, error)

@@ -71,7 +71,7 @@ class FalService(QueueService):
             )
         try:
             done = await self._client.put(to, content=data, headers={"Content-Type": media_type})
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnreachableError(
                 f"The picture's upload broke off ({wire.why(error)})."
             ) from error
@@ -100,7 +100,8 @@ class FalService(QueueService):
                     "GET", f"{self._api_url}/models/requests/by-endpoint", params=query
                 )
                 page = wire.json_object(reply) or {}
-                for item in page.get("items") or []:
+                items = page.get("items")
+                for item in items if isinstance(items, list) else []:
                     if _same_request(item, submission) and item["request_id"] not in known:
                         return self._ticket_of(submission, item["request_id"])
                 if not page.get("has_more") or not page.get("next_cursor"):
@@ -129,7 +130,7 @@ class FalService(QueueService):
                 )
                 listed = (wire.json_object(reply) or {}).get("prices") or []
                 named = {item["endpoint_id"]: item for item in listed}
-                self._unit_price = float(named[self._endpoint]["unit_price"])
+                self._unit_price = wire.amount(named[self._endpoint]["unit_price"])
             except (TrellisError, KeyError, TypeError, ValueError):
                 return None
         return self._unit_price
@@ -171,7 +172,7 @@ class FalService(QueueService):
         headers = {"Authorization": f"Key {self._key}", **more.pop("headers", {})}
         try:
             reply = await self._client.request(method, url, headers=headers, **more)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnreachableError(f"fal does not answer ({wire.why(error)}).") from error
         if reply.status_code >= 500 or reply.status_code in (408, 429):
             raise wire.later(reply, f"fal answered {reply.status_code}: {said(reply)}.")
@@ -239,7 +240,7 @@ def _inline(value: Any) -> bool:
 
 def _units(reply: httpx.Response) -> float | None:
     try:
-        return float(reply.headers["x-fal-billable-units"])
+        return wire.amount(float(reply.headers["x-fal-billable-units"]))
     except (KeyError, ValueError):
         return None
 

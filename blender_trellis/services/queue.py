@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote
 
 import httpx
 
@@ -126,12 +126,12 @@ class QueueService:
             if answer is None:
                 raise ValueError("no JSON object")
             return Ticket(
-                request_id=str(answer["request_id"]),
+                request_id=_text(answer["request_id"]),
                 status_url=await self._relative(answer["status_url"]),
                 response_url=await self._relative(answer["response_url"]),
                 cancel_url=await self._relative(answer["cancel_url"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, httpx.InvalidURL) as error:
             raise self._uncertain(
                 f"{self.name} accepted the request with an answer that cannot be understood: {wire.excerpt(reply)}.",
                 reply,
@@ -167,7 +167,7 @@ class QueueService:
     def _ticket_of(submission: Submission, request_id: str) -> Ticket:
         """A ticket made by fal's rule: the URLs name owner and app alone, whatever path the endpoint has below them."""
         owner, app, *_ = submission.endpoint.split("/")
-        job = f"/{owner}/{app}/requests/{request_id}"
+        job = f"/{owner}/{app}/requests/{quote(request_id, safe='')}"
         return Ticket(request_id, f"{job}/status", job, f"{job}/cancel")
 
     async def _relative(self, url: str) -> str:
@@ -175,6 +175,7 @@ class QueueService:
         base, _ = await self._address()
         if not url.startswith(f"{base}/"):
             raise ValueError("a URL of the reply is not on the service itself")
+        httpx.URL(url)  # raises InvalidURL for what nobody could ask
         return url.removeprefix(base)
 
     async def _ask_status(self, ticket: Ticket, *, logs: str) -> httpx.Response:
@@ -265,7 +266,7 @@ class QueueService:
         answer = wire.json_object(reply) or {}
         if isinstance(answer.get("error"), str):
             return GenerationError(
-                f"{self.name} failed: {answer['error']}. It is not charged, as far as is known. Generate again.",
+                f"{self.name} failed: {wire.short(answer['error'])}. It is not charged, as far as is known. Generate again.",
                 request_id=ticket.request_id,
             )
         return self._lost(ticket)
@@ -295,7 +296,7 @@ class QueueService:
     async def download(self, url: str, to: Path, progress: Callable[[float], None]) -> None:
         """Write the file at `url` to `to`; the key goes along only to the service itself."""
         base, key = await self._address()
-        url = urljoin(f"{base}/", url)
+        url = wire.address(url, base)
         ours = wire.same_origin(url, base)
         headers = {"Authorization": f"Key {key}"} if ours else {}
         await wire.download(self._client, url, to, progress, headers)
@@ -323,15 +324,21 @@ class QueueService:
         return GenerationError(f"{self.name} failed: {said(reply)}.", request_id=request_id)
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError("no text")
+    return value
+
+
 def _message(answer: dict[str, Any], state: str) -> str:
     if state == "IN_QUEUE":
         ahead = answer.get("queue_position")
         return f"Waiting in the queue, {ahead} ahead" if ahead else "Waiting in the queue"
     if state not in _STATES:  # a word that this client does not know is no end
-        return f"State {state}"
+        return f"State {wire.short(state)}"
     logs = answer.get("logs")
     last = logs[-1] if isinstance(logs, list) and logs else None
-    return str(last.get("message", "")) if isinstance(last, dict) else ""
+    return wire.short(str(last.get("message", ""))) if isinstance(last, dict) else ""
 
 
 def _progress(answer: dict[str, Any], state: str) -> dict[str, Any]:
@@ -362,7 +369,7 @@ def _places(reply: httpx.Response) -> list[tuple[str, str]]:
 
 
 def parameter(reply: httpx.Response) -> str:
-    return next((where for where, _ in _places(reply) if where), "")
+    return next((wire.short(where) for where, _ in _places(reply) if where), "")
 
 
 def said(reply: httpx.Response) -> str:
@@ -375,8 +382,8 @@ def said(reply: httpx.Response) -> str:
             f"{where}: {text}" if where not in ("", *_IMAGE_KEYS) else text
             for where, text in places
         ]
-        return "; ".join(named).rstrip(". ")
+        return wire.short("; ".join(named).rstrip(". "))
     answer = wire.json_object(reply) or {}
     if isinstance(answer.get("detail"), str) and answer["detail"]:
-        return str(answer["detail"]).rstrip(". ")
+        return wire.short(answer["detail"].rstrip(". "))
     return wire.excerpt(reply).rstrip(". ")

@@ -216,7 +216,9 @@ class RunwareService:
         ]
         if not answer.items(task_uuid) and not about_us:
             said = _words(answer.errors[0]) if answer.errors else "nothing"
-            raise UnreachableError(f"Runware says {said} instead of the task's state.")
+            error = UnreachableError(f"Runware says {said} instead of the task's state.")
+            error.answered = not answer.errors
+            raise error
         return _Answer(answer.data, about_us)
 
     async def status(self, ticket: Ticket) -> Status:
@@ -262,7 +264,8 @@ class RunwareService:
         )
         items = answer.items(ticket.request_id)
         errors = answer.errors_of(ticket.request_id)
-        errors += [item.get("error") or item for item in items if item.get("status") == "error"]
+        ended = [item for item in items if item.get("status") == "error"]
+        errors += [_objects(item.get("error") or item)[0] for item in ended]
         made = _made(items)
         if not made and errors:
             raise _failure(errors[0], ticket.request_id)
@@ -381,7 +384,8 @@ def _made(items: list[dict[str, Any]]) -> list[Made]:
 
 
 def _cost(items: list[dict[str, Any]]) -> dict[str, Any] | None:
-    told = [item["cost"] for item in items if _is_number(item.get("cost"))]
+    costs = [wire.amount(item.get("cost")) for item in items]
+    told = [cost for cost in costs if cost is not None]
     return {"amount": sum(told), "currency": "USD", "estimate": False} if told else None
 
 
@@ -395,13 +399,14 @@ def _is(error: dict[str, Any], words: tuple[str, ...]) -> bool:
 
 def _words(error: dict[str, Any]) -> str:
     """What an error says, without its last full stop."""
-    return str(error.get("message") or error.get("code") or "an error without words").rstrip(". ")
+    words = str(error.get("message") or error.get("code") or "an error without words")
+    return wire.short(words.rstrip(". "))
 
 
 def _parameter(error: dict[str, Any]) -> str:
     named = error.get("parameter")
     first = named[0] if isinstance(named, list) and named else named
-    return first if isinstance(first, str) else ""
+    return wire.short(first) if isinstance(first, str) else ""
 
 
 def _uncertain(submission: Submission, message: str) -> UncertainError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ NEVER_SENT = (
 )
 # No GLB that a model makes comes near; a longer body is a mistake or an attack
 MAX_RESULT_BYTES = 4 * 2**30
+_NOT_NOW = (401, 403, 408, 425, 429)  # said of the one who asks, or of the moment
+_MOST = 1e6  # dollars, or units that are charged for
+_LONGEST_WORDS = 500  # letters
 _LONGEST_WISH = 120.0  # seconds; a server may not put a job off for longer than this at a time
 
 
@@ -40,7 +44,7 @@ def open_client(base_url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=timeout, trust_env=not ours)
 
 
-def why(error: httpx.HTTPError) -> str:
+def why(error: Exception) -> str:
     """The reason of a request's failure, in words."""
     cause: BaseException | None = error
     while cause is not None:
@@ -63,7 +67,7 @@ def refused_by_proxy(reply: httpx.Response) -> bool:
     return (
         reply.status_code in (502, 503, 504)
         and "x-fal-request-id" not in reply.headers
-        and "nginx" in reply.text.lower()
+        and b"nginx" in reply.content.lower()
     )
 
 
@@ -71,7 +75,8 @@ def later(reply: httpx.Response, message: str) -> UnreachableError:
     """An error that says to come back, after as long as the reply asks for."""
     error = UnreachableError(message, request_id=reply.headers.get("x-fal-request-id"))
     wish = reply.headers.get("retry-after", "")
-    error.pause = min(float(wish), _LONGEST_WISH) if wish.isdigit() else 0.0
+    error.answered = reply.status_code < 500 and reply.status_code not in _NOT_NOW
+    error.pause = min(float(wish), _LONGEST_WISH) if wish.isdecimal() else 0.0
     return error
 
 
@@ -90,30 +95,80 @@ def _content(reply: httpx.Response) -> bytes:
 def json_object(reply: httpx.Response) -> dict[str, Any] | None:
     """The JSON object that a reply is, or None if it is none."""
     try:
-        answer = json.loads(_content(reply))
+        answer = json.loads(
+            _content(reply), parse_float=_real, parse_int=_whole, parse_constant=lambda _: None
+        )
+        # Half of a surrogate pair may be written as an escape, and no database takes it
+        text = json.dumps(answer, ensure_ascii=False)
+        if not text.isascii():
+            answer = json.loads(text.encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
+
+
+def _real(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _whole(text: str) -> int | None:
+    """No seed, size or count has more than 64 bits."""
+    return int(text) if len(text) <= 20 else None
+
+
+def amount(value: Any) -> float | None:
+    """A number of dollars or units; None where this is none that anybody charges."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and 0 <= value < _MOST else None
+
+
+def short(text: str) -> str:
+    """What somebody else says, no longer than a person reads."""
+    return text if len(text) <= _LONGEST_WORDS else f"{text[: _LONGEST_WORDS - 1]}…"
 
 
 def excerpt(reply: httpx.Response) -> str:
     """The beginning of a reply that is not what the service documents, for a message."""
     kind = reply.headers.get("content-type", "").split(";")[0]
     if reply.has_redirect_location:
-        host = urlsplit(urljoin(str(reply.url), reply.headers["location"])).hostname
+        try:
+            host = urlsplit(urljoin(str(reply.url), reply.headers["location"])).hostname
+        except ValueError:
+            host = None
         return f"a redirect to {host}, to which the key is not sent"
     if "html" in kind:
         return (
             f"a web page (HTTP {reply.status_code}); a proxy or a login page may stand in between"
         )
-    text = _content(reply).decode(reply.encoding or "utf-8", "replace")
+    text = _content(reply).decode("utf-8", "replace")
     return text[:200].strip() or reply.reason_phrase or f"HTTP {reply.status_code}"
 
 
 def trusted(url: str) -> bool:
     """Whether nobody on the way can read or change what goes there."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
+def address(url: str, base: str = "") -> str:
+    """Where a model is, `url` being relative to `base` if that is given.
+
+    Raises:
+        ResultError: no such address can be asked.
+    """
+    try:
+        whole = urljoin(f"{base}/", url) if base else url
+        httpx.URL(whole)
+        _ = urlsplit(whole).port
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ResultError(
+            "The service names an address for the model that is none. It may have charged for it; ask its support."
+        ) from error
+    return whole
 
 
 def same_origin(url: str, base: str) -> bool:
@@ -137,7 +192,7 @@ async def download(
         UnreachableError: try again.
         ResultError: the file is gone, longer than any model, or offered without encryption.
     """
-    if not trusted(url):
+    if not trusted(address(url)):
         raise ResultError(
             f"The model is offered at an address without encryption ({urlsplit(url).hostname}), and was not fetched."
         )
@@ -152,7 +207,8 @@ async def download(
             ) as reply:
                 await piecewise.take(reply)
             return
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ExceptionGroup, OverflowError) as error:
+            # The last two where a redirect leads to a port that is none
             if piecewise.done == before or not piecewise.version:
                 raise UnreachableError(f"The model's download broke off ({why(error)}).") from error
         await asyncio.sleep(0.2)

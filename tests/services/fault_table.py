@@ -802,6 +802,11 @@ ASKED_AGAIN = [
     if not (step == RESULT and name == "an empty object")  # a result without a model: above
 ] + [
     Fault(
+        "answers that never make sense",
+        fal=(At(POLL, Reply(200, {}), ALWAYS), left("running", "It was asked 50 times.")),
+        runware=(At(POLL, Reply(200, {"data": []}), ALWAYS), left("running", "asked 50 times.")),
+    ),
+    Fault(
         "500 in JSON to a question after the job",
         fal=(At(POLL, BROKEN, 2), ready(sent=1)),
         runware="a row above",
