@@ -20,6 +20,7 @@ from .. import __version__
 from ..home import FileLock, atomic_write, default_home
 from . import access
 from .app import Server, build
+from .door import Connection
 from .executors import Executor, LocalExecutor
 from .store import Store
 
@@ -152,7 +153,7 @@ def _serve(listener: socket.socket, address: Path, arguments: argparse.Namespace
     # httptools and uvloop would be compiled parts that the extension does not bring
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         log_config=None,

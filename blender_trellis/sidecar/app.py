@@ -2,15 +2,14 @@
 """The sidecar's HTTP routes: fal's queue protocol, plus /health, /metrics, /unload, /shutdown, and DELETE for a result that was
 collected.
 
-Statuses and error bodies are fal's; extra keys (`progress`) are ones that its clients ignore. The guard in front refuses every
-request without a token, with a foreign Host, from a web page (it has an Origin), or with too large or too slow a body.
+Statuses and error bodies are fal's; extra keys (`progress`) are ones that its clients ignore. Who may ask at all is decided in
+door.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import logging
 import random
 import struct
@@ -25,12 +24,13 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import ValidationError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from .. import __version__
 from ..endpoints import get
 from ..endpoints.schema import schemas
 from .access import OWNER
+from .door import Guard
 from .engines import ENDPOINTS, ENVIRONMENTS, OWN
 from .executors import Executor, Place
 from .lanes import Lane
@@ -39,79 +39,9 @@ from .store import MAX_STARTS, Job, Store
 
 _log = logging.getLogger(__name__)
 
-# Four pictures of 4096×4096 pixels that compress badly, or eight of 2048×2048 and a mesh of 60 MB
-MAX_BODY = 256 * 2**20
-BODY_SECONDS = 60  # between two pieces of a body
 _GLB = "data:model/gltf-binary;base64,"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _CANCELLED = {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"}
-
-
-class Guard:
-    """ASGI middleware that decides who may ask anything at all."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        clients: Mapping[str, str],
-        hosts: Collection[str],
-        called: Callable[[], None],
-    ) -> None:
-        self._app = app
-        self._called = called
-        self._clients = [(f"Key {token}".encode(), name) for token, name in clients.items()]
-        self._hosts = {host.encode() for host in hosts}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        client = self._client(headers.get(b"authorization", b""))
-        refusal = self._refusal(headers, client)
-        if refusal:
-            code, detail = refusal
-            await JSONResponse({"detail": detail}, code)(scope, receive, send)
-            return
-        self._called()
-        scope.setdefault("state", {})["client"] = client
-        await self._app(scope, _limited(receive), send)
-
-    def _client(self, key: bytes) -> str | None:
-        """Whose key this is, in the same time whosever it is; None for nobody's."""
-        found = [name for expected, name in self._clients if hmac.compare_digest(key, expected)]
-        return found[0] if found else None
-
-    def _refusal(self, headers: dict[bytes, bytes], client: str | None) -> tuple[int, str] | None:
-        if headers.get(b"host", b"") not in self._hosts:
-            return 421, "This server is not known by that name."
-        if b"origin" in headers:
-            return 403, "Web pages may not use this server."
-        if client is None:
-            return 401, "invalid key credentials"
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return 413, f"A request may have {MAX_BODY >> 20} MiB at most."
-        return None
-
-
-def _limited(receive: Receive) -> Receive:
-    """`receive` that gives up on bodies which are too long or too slow."""
-    total = 0
-
-    async def limited() -> Message:
-        nonlocal total
-        try:
-            message = await asyncio.wait_for(receive(), BODY_SECONDS if total else None)
-        except TimeoutError as error:
-            raise HTTPException(408, "The request's body came too slowly.") from error
-        total += len(message.get("body", b""))
-        if total > MAX_BODY:
-            raise HTTPException(413, f"A request may have {MAX_BODY >> 20} MiB at most.")
-        return message
-
-    return limited
 
 
 class Server:
@@ -417,7 +347,7 @@ def _add_house_routes(app: FastAPI, server: Server, stop: Callable[[], None]) ->
             **server.about(),
         }
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         return PlainTextResponse(await server.metrics(), media_type=_PROMETHEUS)
 
@@ -453,7 +383,7 @@ def _add_job_routes(app: FastAPI, server: Server) -> None:
     async def not_found(_: Request, error: _NotFound) -> JSONResponse:
         return JSONResponse({"status": "NOT_FOUND"}, 404)
 
-    @app.get("/files/{job_id}/model.glb")
+    @app.get("/files/{job_id}/model.glb", response_class=FileResponse)
     async def file(request: Request, job_id: str) -> FileResponse:
         job = own(request, job_id)
         if job.output is None:

@@ -58,6 +58,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._began, self._ticks = time.time(), time.monotonic()
         self.jobs: dict[str, Job] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
@@ -75,6 +76,10 @@ class Store:
             job.status = "IN_QUEUE"
         self.jobs[job.id] = job
 
+    def _now(self) -> float:
+        """The time of day, as if nobody had set the clock since this began: no job grows old by that."""
+        return self._began + time.monotonic() - self._ticks
+
     def folder(self, job_id: str) -> Path:
         """Where a job's files are."""
         return self._folder / job_id
@@ -85,7 +90,7 @@ class Store:
         Raises:
             OSError: the disk is full or read-only; nothing is left of the job.
         """
-        job = Job(str(uuid.UUID(job_id)), endpoint, time.time(), client=client)
+        job = Job(str(uuid.UUID(job_id)), endpoint, self._now(), client=client)
         folder = self.folder(job.id)
         folder.mkdir()
         try:
@@ -110,7 +115,7 @@ class Store:
 
     def remove_old(self) -> None:
         """Forget completed jobs that nobody has collected for a long time."""
-        now = time.time()
+        now = self._now()
         for job in [job for job in self.jobs.values() if job.status == "COMPLETED"]:
             if now - job.created > (KEEP_SECONDS if job.output else KEEP_FAILED_SECONDS):
                 _log.info("job %s was not collected in time", job.id)
