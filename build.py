@@ -373,6 +373,14 @@ def cluster(options: argparse.Namespace) -> int:
         return tests or run(python, str(folder / "figures.py"), env=env)
 
 
+def fuzz(options: argparse.Namespace) -> int:
+    """Tries mutated models and replies, --count of each; exit status 1 where one did harm."""
+    command = ["-m", "hostile.run", f"--count={options.count}", f"--seed={options.seed}"]
+    with apart() as env:
+        python, paths = environment(), os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        return subprocess.call([str(python), *command], cwd=ROOT, env=env | {"PYTHONPATH": paths})
+
+
 def window(options: argparse.Namespace) -> int:
     """Tries the package in the window of a real Blender, which --blender names."""
     if options.blender is None:
@@ -420,11 +428,18 @@ def release(*arguments: str) -> int:
     return run(environment(), "-m", "release", *arguments)
 
 
+NUMBERS = {haul: {"jobs": 500}, fuzz: {"count": 10_000, "seed": 1}}
+
 WINDOW_SWITCHES = {
     "visible": "use the screen at hand, and its mouse, even if Xvfb could make another one",
     "pictures": "no tests: take the pictures of docs/images anew",
     "bench": "no tests: measure how long the interface stands still",
 }
+
+
+def number_arguments(entry: argparse.ArgumentParser, numbers: dict[str, int]) -> None:
+    for name, number in numbers.items():
+        entry.add_argument(f"--{name}", type=int, default=number, help="default: %(default)s")
 
 
 def window_arguments(entry: argparse.ArgumentParser) -> None:
@@ -450,6 +465,7 @@ def main(arguments: Sequence[str]) -> int:
     for command in (
         demo,
         test,
+        fuzz,
         window,
         lint,
         bench,
@@ -494,8 +510,8 @@ def main(arguments: Sequence[str]) -> int:
                 default=[],
                 help="this measurement, as draft for bench_draft.py; may be given several times",
             )
-        elif command is haul:
-            entry.add_argument("--jobs", type=int, default=500, help="default: %(default)s")
+        elif command in NUMBERS:
+            number_arguments(entry, NUMBERS[command])
         elif command is package:
             entry.add_argument("--platform", action="append", help="as Blender calls it: linux-x64")
         elif command is repository:

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Both fuzzers with as large a budget as is asked for, and random histories of the journal: `python build.py fuzz`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from hostile import importing, journal_model, replying
+from hostile.tally import Tally
+
+ROOT = Path(__file__).parents[2]
+_STEPS = 50  # of a history of the journal
+
+
+def subject(path: Path) -> Path:
+    """A picture that can be sent."""
+    image = Image.new("RGBA", (64, 64))
+    ImageDraw.Draw(image).ellipse((8, 8, 56, 56), fill=(200, 40, 30, 255))
+    image.save(path)
+    return path
+
+
+def main() -> int:
+    """Exit status 1 where anything crashed, hung, was lost, sent twice or left behind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, default=ROOT / "dist" / "fuzz")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    began = time.monotonic()
+    findings: list[str] = []
+
+    def tell(tally: Tally, columns: tuple[str, ...]) -> None:
+        findings.extend(tally.findings)
+        print(tally.table(columns), "\n", *tally.findings, sep="\n", flush=True)
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        picture = subject(folder / "subject.png")
+        for service in replying.SERVICES:
+            count = options.count // len(replying.SERVICES)
+            tally = replying.fuzz(service, count, options.seed, folder, picture, options.keep)
+            tell(tally, replying.COLUMNS)
+        tell(importing.fuzz(options.count, options.seed, folder, options.keep), importing.COLUMNS)
+        examples = options.count // 20
+        journal_model.run(examples, _STEPS)
+        print(f"Journal: {examples} histories of up to {_STEPS} steps, all as the model says.\n")
+    minutes = (time.monotonic() - began) / 60
+    print(
+        f"Seed {options.seed}, {options.count:,} of each, {minutes:.0f} minutes, {len(findings)} findings."
+    )
+    return bool(findings)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
