@@ -365,6 +365,13 @@ def haul(options: argparse.Namespace) -> int:
         return run(environment(), script, "--jobs", str(options.jobs), env=env)
 
 
+def batch(options: argparse.Namespace) -> int:
+    """Kills a batch of the command line ten times and resumes it, and fails if a row was lost or made twice."""
+    with apart() as env:
+        script = str(ROOT / "tests" / "haul" / "batch.py")
+        return run(environment(), script, "--rows", str(options.rows), env=env)
+
+
 def cluster(options: argparse.Namespace) -> int:
     """Tries, and measures, the server on a Ray cluster of simulated machines."""
     python, folder = cluster_environment(), ROOT / "tests" / "cluster"
@@ -428,7 +435,7 @@ def release(*arguments: str) -> int:
     return run(environment(), "-m", "release", *arguments)
 
 
-NUMBERS = {haul: {"jobs": 500}, fuzz: {"count": 10_000, "seed": 1}}
+NUMBERS = {haul: {"jobs": 500}, batch: {"rows": 300}, fuzz: {"count": 10_000, "seed": 1}}
 
 WINDOW_SWITCHES = {
     "visible": "use the screen at hand, and its mouse, even if Xvfb could make another one",
@@ -470,6 +477,7 @@ def main(arguments: Sequence[str]) -> int:
         lint,
         bench,
         haul,
+        batch,
         cluster,
         package,
         repository,

@@ -407,7 +407,7 @@ def test_a_row_that_another_command_goes_on_with_is_waited_for(
 def test_killed_at_random_moments_and_resumed_each_row_is_made_once(
     fal: FalStandIn, tmp_path: Path, out: Path
 ) -> None:
-    """tests/bench/bench_batch.py does the same with 300 rows and ten kills."""
+    """`build.py batch` does the same with 300 rows and ten kills."""
     make_pictures(tmp_path / "many", 30)
     command = ("generate", tmp_path / "many", *FAL, "--output", out, "--yes", "--json")
     kill_and_resume(fal, command, out, kills=3)

@@ -176,6 +176,7 @@ def test_without_a_command_help_is_shown(build, capsys):
         "lint",
         "bench",
         "haul",
+        "batch",
         "package",
         "repository",
         "lock",
@@ -201,11 +202,17 @@ def test_measurements_and_the_haul_are_told_what_was_asked_for(build, monkeypatc
     monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "environment", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "run", lambda _, *arguments, env: started.append(arguments) or 1)
-    for asked in (["bench", "--only", "draft", "--only", "pump"], ["bench", "--write"], ["haul"]):
+    for asked in (
+        ["bench", "--only", "draft", "--only", "pump"],
+        ["bench", "--write"],
+        ["haul"],
+        ["batch"],
+    ):
         assert build.main(asked) == 1
     assert [arguments[1:] for arguments in started] == [
         ("--only=draft", "--only=pump"),
         ("--write",),
         ("--jobs", "500"),
+        ("--rows", "300"),
     ]
     assert all(Path(script).is_file() for script, *_ in started)
