@@ -35,12 +35,16 @@ _MAIN = Path(__file__).with_name("worker_main.py")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A .blend ready to be appended. Lies in the worker's own folder unless `request` named another place."""
+    """A .blend ready to be appended. Lies in the worker's own folder unless `request` named another place.
+
+    `blocks` are the sizes of its large arrays, as `memory.make_ready` takes them.
+    """
 
     blend: Path
     preview: Path | None
     vertices: int
     faces: int
+    blocks: tuple[int, ...]
 
 
 class ImportWorker:
@@ -196,7 +200,11 @@ class ImportWorker:
         else:
             preview = Path(reply["preview"]) if reply["preview"] else None
             self._outcome = Prepared(
-                Path(reply["blend"]), preview, reply["vertices"], reply["faces"]
+                Path(reply["blend"]),
+                preview,
+                reply["vertices"],
+                reply["faces"],
+                tuple(reply["blocks"]),
             )
 
     def _death(self) -> errors.TrellisError:

@@ -86,6 +86,7 @@ def write(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "preview": request["preview"] and request["preview"][0],
         "vertices": sum(len(mesh.vertices) for mesh in meshes),
         "faces": sum(len(mesh.polygons) for mesh in meshes),
+        "blocks": module("scene.memory").blocks(),
     }
 
 
@@ -105,7 +106,8 @@ def main() -> None:
         # what Blender prints after the parent's death must not end this before it has tidied up
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     load_package()
-    for name in ("errors", "scene.prepare", "scene.preview", "scene.lods", "scene.assets"):
+    needed = ("errors", "scene.prepare", "scene.preview", "scene.lods", "scene.assets")
+    for name in (*needed, "scene.memory"):
         module(name)
     bpy.ops.wm.read_factory_settings(use_empty=True)
     if hasattr(os, "nice"):

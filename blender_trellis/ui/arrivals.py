@@ -154,6 +154,7 @@ class _Arrival:
     error: str = ""
     worker: Future[ImportWorker] | None = None
     asked: Future[None] | None = None
+    room: Future[list[Any]] | None = None  # memory for it
     since: float = 0.0  # when it was ready to be appended
 
 
@@ -215,6 +216,22 @@ class Arrivals:
         scene = find_scene(now.wish)
         if scene is None:
             return False
+        prepared = self._prepared(now, scene)
+        if prepared is None:
+            return None
+        target = find_object(now.wish, scene)
+        if target and target.mode != "OBJECT":  # it is being edited: others come first
+            self._queue.rotate(-1)
+            return None
+        now.since = now.since or time.monotonic()
+        if not undisturbed(time.monotonic() - now.since) or not self._has_room(now, prepared):
+            return None
+        first = now.number == 0
+        now.location = place(prepared, scene, now.wish, now.location, now.job.id if first else None)
+        return True
+
+    def _prepared(self, now: _Arrival, scene: bpy.types.Scene) -> Prepared | None:
+        """What the second Blender made of the file at hand; None until it has."""
         if now.worker is None:
             self.expect()
             now.worker, self._spare = self._spare, None
@@ -223,19 +240,18 @@ class Arrivals:
         if not now.asked.done():
             return None
         now.asked.result()
-        prepared = now.worker.result().poll()
-        if prepared is None:
-            return None
-        target = find_object(now.wish, scene)
-        if target and target.mode != "OBJECT":  # it is being edited: others come first
-            self._queue.rotate(-1)
-            return None
-        now.since = now.since or time.monotonic()
-        if not undisturbed(time.monotonic() - now.since):
-            return None
-        first = now.number == 0
-        now.location = place(prepared, scene, now.wish, now.location, now.job.id if first else None)
-        return True
+        return now.worker.result().poll()
+
+    def _has_room(self, now: _Arrival, prepared: Prepared) -> bool:
+        """Whether memory was made ready for the model, which is free for it from now on."""
+        from ..scene.memory import make_ready
+
+        if not prepared.blocks:
+            return True
+        now.room = now.room or self._later(partial(make_ready, prepared.blocks))
+        if now.room.done() and not now.room.exception():
+            now.room.result().clear()
+        return now.room.done()
 
     def _ask(self, now: _Arrival, scene: bpy.types.Scene) -> Future[None]:
         from ..api import recipe_of, result_of
@@ -256,7 +272,7 @@ class Arrivals:
         """The file at hand is dealt with: on to the job's next one, unless its scene is not here."""
         if now.worker:
             self._later(partial(_stop, now.worker))
-        now.worker, now.asked, now.since = None, None, 0.0
+        now.worker, now.asked, now.room, now.since = None, None, None, 0.0
         now.placed, now.error = now.placed or placed, now.error or error
         now.number += 1
         if now.number == len(now.job.files) or not (placed or error):

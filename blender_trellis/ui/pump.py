@@ -78,7 +78,7 @@ class Pump:
         from .. import api  # noqa: F401
         from ..generation.job import State
         from ..generation.runner import Runner
-        from ..scene import append, assets, recipe, retexture, worker  # noqa: F401
+        from ..scene import append, assets, memory, recipe, retexture, worker  # noqa: F401
 
         runner = Runner(config)
         claimed = runner.resume()

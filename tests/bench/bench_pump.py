@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from report import Report, Table, finish, seconds
 
@@ -80,14 +81,14 @@ def measure() -> dict[str, list[float]]:
     return ticks
 
 
-def fill(home: Path) -> None:
-    """A journal with a thousand results."""
+def fill(home: Path, package: str = "blender_trellis") -> None:
+    """A journal with a thousand results; `package` is the extension's name where it is installed."""
     import uuid
+    from importlib import import_module
 
-    from blender_trellis.generation.job import Job, State
-    from blender_trellis.generation.journal import Journal
-
-    journal = Journal(home)
+    module = import_module(f"{package}.generation.job")
+    Job, State = module.Job, module.State  # noqa: N806  classes
+    journal = import_module(f"{package}.generation.journal").Journal(home)
     journal._database.execute("PRAGMA synchronous = OFF")
     for number in range(RESULTS):
         job_id = str(uuid.uuid4())
@@ -99,12 +100,24 @@ def fill(home: Path) -> None:
     journal.close()
 
 
+def occupy(board: Any) -> None:
+    """Twenty jobs at work on the board, their logs open."""
+    from importlib import import_module
+
+    jobs = import_module(type(board).__module__)
+    for number in range(DRAWN_JOBS):
+        view = jobs.JobView(str(number), "robot", "fal-ai/trellis-2", jobs.State.RUNNING)
+        view.fraction, view.expanded, view.message = 0.5, True, "Sampling the structure"
+        for told in range(jobs.LOGGED):
+            view.tell(f"{'x' * told} told")
+        board.add(view)
+
+
 def measure_draw() -> dict[str, list[float]]:
     """Milliseconds of each draw of both panels, and of the tick that takes another page over."""
     import bpy
 
     import blender_trellis
-    from blender_trellis.generation.job import State
     from blender_trellis.ui import jobs, panels_jobs, pump
     from ui.layouts import draw
 
@@ -113,12 +126,7 @@ def measure_draw() -> dict[str, list[float]]:
     pump.get().look_up()
     while pump.get()._pending or board.page.total != RESULTS:
         pump.tick()
-    for number in range(DRAWN_JOBS):
-        view = jobs.JobView(str(number), "robot", "fal-ai/trellis-2", State.RUNNING, fraction=0.5)
-        view.expanded, view.message = True, "Sampling the structure"
-        for told in range(jobs.LOGGED):
-            view.tell(f"{'x' * told} told")
-        board.add(view)
+    occupy(board)
     times: dict[str, list[float]] = {"draws of both panels": [], "pages turned": []}
     for number in range(DRAWS):
         start = time.perf_counter()

@@ -20,6 +20,7 @@ from blender_trellis import errors
 from blender_trellis.scene import worker as worker_module
 from blender_trellis.scene.append import append
 from blender_trellis.scene.importer import import_blocking, write_blend
+from blender_trellis.scene.memory import make_ready
 from blender_trellis.scene.recipe import Recipe
 from blender_trellis.scene.worker import ImportWorker
 from scene import glbs
@@ -53,6 +54,21 @@ def test_started_early_polled_and_closed(temporary: Path, glb: Path, recipe: Rec
     assert list(temporary.iterdir()) == []
     assert obj.data.materials[0].node_tree.nodes
     assert all(image.packed_file.size for image in bpy.data.images)
+
+
+def test_the_large_arrays_of_a_model_are_told(folder: Path, recipe: Recipe) -> None:
+    pictures = {"baseColor": glbs.picture(1, 1024), "normal": glbs.picture(2, 1024)}
+    glb = glbs.write(folder / "large.glb", [glbs.sphere(300, 600)], glbs.Material(pictures))
+    with ImportWorker() as worker:
+        worker.request(glb, recipe, name="Large")
+        prepared = worker.wait()
+        assert 0.95 < sum(prepared.blocks) / prepared.blend.stat().st_size < 1
+        room = [block.nbytes for block in make_ready(prepared.blocks)]
+        assert room[: len(prepared.blocks)] == [*prepared.blocks]
+        (obj,) = append(prepared.blend, scene=bpy.context.scene)
+    positions = 4 * 3 * len(obj.data.vertices)
+    packed = [image.packed_file.size for image in bpy.data.images if image.packed_file]
+    assert {positions, *packed} <= {*prepared.blocks} and len(packed) == 2
 
 
 def test_close_is_the_cancel(temporary: Path, glb: Path, recipe: Recipe) -> None:

@@ -161,7 +161,7 @@ class Ticks:
         self.late: list[str] = []
         self.appending: list[float] = []
         self.undo: list[float] = []  # the part of each append that the undo step takes
-        self._appended = 0.0
+        self._appended = 0.0, 0.0  # of the tick at hand, as `_clocks`
         arrivals = module("ui.arrivals")
         pump = module("ui.pump").Pump
         arrivals.push_undo = self._timed(arrivals.push_undo, self.undo)
@@ -169,26 +169,29 @@ class Ticks:
         step = pump.step
 
         def timed(this: Any) -> None:
-            known, worked = {*sys.modules}, time.thread_time()
-            start, self._appended = time.perf_counter(), 0.0
+            known, self._appended = {*sys.modules}, (0.0, 0.0)
+            begun = _clocks()
             step(this)
-            took = (time.perf_counter() - start) * 1000
-            if took - self._appended > LATE:
-                worked = (time.thread_time() - worked) * 1000
+            took, worked = (
+                now - then - part
+                for now, then, part in zip(_clocks(), begun, self._appended, strict=True)
+            )
+            if took > LATE:
                 imported = ", ".join(sorted({*sys.modules} - known)[:5]) or "nothing"
                 self.late.append(f"{took:.0f} ms, {worked:.0f} of work, {imported} imported")
-            self.plain.append(took - self._appended)
+            self.plain.append(took)
 
         pump.step = timed
 
     def _timed(self, work: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
-            start = time.perf_counter()
+            begun = _clocks()
             try:
                 return work(*arguments, **named)
             finally:
-                self._appended = (time.perf_counter() - start) * 1000
-                times.append(self._appended)
+                now = _clocks()
+                self._appended = now[0] - begun[0], now[1] - begun[1]
+                times.append(self._appended[0])
 
         return timed
 
@@ -204,6 +207,11 @@ class Ticks:
             d.figure("a late tick", late)
         if self.appending:
             d.figure("appends", f"{len(self.appending)}: worst {max(self.appending):.0f} ms")
+
+
+def _clocks() -> tuple[float, float]:
+    """Milliseconds by the clock, and those that this thread worked."""
+    return time.perf_counter() * 1000, time.thread_time() * 1000
 
 
 def stand_ins(glb: bytes) -> tuple[Any, Any]:
