@@ -19,8 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from crowd import DRAWN_JOBS, RESULTS, fill, occupy
 from report import Report, Table, finish, seconds
 
 try:
@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 JOBS = 8
 MEDIAN, WORST = 0.2, 4.0  # ms
-DRAWN_JOBS, RESULTS, DRAWS = 20, 1000, 300
+DRAWS = 300
 DRAW_MEDIAN = 2.0  # ms
 
 
@@ -79,38 +79,6 @@ def measure() -> dict[str, list[float]]:
     assert not failed and len(appended) == JOBS, failed
     blender_trellis.unregister()
     return ticks
-
-
-def fill(home: Path, package: str = "blender_trellis") -> None:
-    """A journal with a thousand results; `package` is the extension's name where it is installed."""
-    import uuid
-    from importlib import import_module
-
-    module = import_module(f"{package}.generation.job")
-    Job, State = module.Job, module.State  # noqa: N806  classes
-    journal = import_module(f"{package}.generation.journal").Journal(home)
-    journal._database.execute("PRAGMA synchronous = OFF")
-    for number in range(RESULTS):
-        job_id = str(uuid.uuid4())
-        journal.add(Job(job_id, "local/draft", {"seed": number}, ["a.png"], [f"{number}.png"]))
-        for state in (State.SUBMITTING, State.RUNNING, State.DOWNLOADING):
-            journal.move(job_id, state)
-        journal.move(job_id, State.READY, files=[str(home / f"{number}.glb")], seeds=[number])
-        journal.note(job_id, fulfilled=True)
-    journal.close()
-
-
-def occupy(board: Any) -> None:
-    """Twenty jobs at work on the board, their logs open."""
-    from importlib import import_module
-
-    jobs = import_module(type(board).__module__)
-    for number in range(DRAWN_JOBS):
-        view = jobs.JobView(str(number), "robot", "fal-ai/trellis-2", jobs.State.RUNNING)
-        view.fraction, view.expanded, view.message = 0.5, True, "Sampling the structure"
-        for told in range(jobs.LOGGED):
-            view.tell(f"{'x' * told} told")
-        board.add(view)
 
 
 def measure_draw() -> dict[str, list[float]]:

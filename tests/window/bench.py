@@ -17,7 +17,7 @@ from typing import Any
 
 import bpy
 
-from bench import bench_pump
+from bench import crowd
 from window import driver as d
 from window import trellis as t
 
@@ -160,11 +160,11 @@ def _large() -> bytes:
 
 
 def the_panels_are_drawn_at_once() -> d.Step:
-    bench_pump.fill(t.module("ui.preferences").config().home, t.ROOT)
+    crowd.fill(t.module("ui.preferences").config().home, t.ROOT)
     pump = t.module("ui.pump").get()
     pump.look_up()
-    yield from d.until(lambda: pump.board.page.total >= bench_pump.RESULTS, "the results")
-    bench_pump.occupy(pump.board)
+    yield from d.until(lambda: pump.board.page.total >= crowd.RESULTS, "the results")
+    crowd.occupy(pump.board)
     yield from t.open_tab()
     yield 5.0
     d.shot("2-panels")
@@ -192,7 +192,7 @@ def the_panels_are_drawn_at_once() -> d.Step:
         d.region().tag_redraw()
         yield 0.02
     bpy.types.SpaceView3D.draw_handler_remove(handler, "UI")
-    head(f"{bench_pump.DRAWN_JOBS} jobs with open logs and {bench_pump.RESULTS:,} results")
+    head(f"{crowd.DRAWN_JOBS} jobs with open logs and {crowd.RESULTS:,} results")
     tell(f"all panels of the tab, {len(draws)} redraws", draws)
 
 
