@@ -23,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 EXAMPLE = ROOT / "docs" / "images" / "robot.png"
+SOURCES = [str(ROOT), str(ROOT / ".ci")]  # where modules are looked for
 
 BLENDERS = {  # the Python each bpy is built for, and the numpy that this Blender ships
     "4.2": ("3.11", "numpy>=1.24,<1.25"),
@@ -216,7 +217,7 @@ def say(text: str) -> None:
 
 def run(python: Path, *arguments: str, env: dict[str, str] | None = None) -> int:
     """Runs the environment's Python in the repository; gives its exit status."""
-    env = {**(env or os.environ), "PYTHONPATH": str(ROOT)}
+    env = {**(env or os.environ), "PYTHONPATH": os.pathsep.join(SOURCES)}
     return subprocess.call([str(python), *arguments], cwd=ROOT, env=env)
 
 
@@ -329,7 +330,7 @@ def run_pytest(python: Path, arguments: Sequence[str]) -> tuple[int, str]:
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**env, "PYTHONPATH": str(ROOT)},
+            env={**env, "PYTHONPATH": os.pathsep.join(SOURCES)},
             stdout=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -404,6 +405,7 @@ def window(options: argparse.Namespace) -> int:
 
 def package_of_this_computer() -> Path:
     """Its zip in dist/, made anew."""
+    sys.path += SOURCES
     from release.package import this_platform, zip_name  # a copy of this file alone can do the rest
 
     if release("package", f"--platform={this_platform()}"):
@@ -427,7 +429,7 @@ def repository(options: argparse.Namespace) -> int:
 
 
 def lock(options: argparse.Namespace) -> int:
-    """Takes the newest versions of what is bundled into release/wheels.toml and docs/licences.md."""
+    """Takes the newest versions of what is bundled into .ci/release/wheels.toml and docs/licences.md."""
     return release("lock")
 
 

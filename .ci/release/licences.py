@@ -42,7 +42,7 @@ def page() -> str:
     return f"""# What the package bundles
 
 The extension itself is under [GPL-3.0-or-later](../LICENSE). Its zip holds these libraries as the wheels that their authors
-published, and their licences' texts in `THIRD_PARTY.md`. `release/wheels.toml` has each file's hash. `python build.py lock`
+published, and their licences' texts in `THIRD_PARTY.md`. `.ci/release/wheels.toml` has each file's hash. `python build.py lock`
 writes this page.
 
 {_table(_different(wheels.values()), _where())}
