@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""After a model was made, or was not: a failed job edited and retried; results searched."""
+"""After a model was made, or was not: a failed job edited and retried; results searched, exported and deleted."""
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 from window import driver as d
@@ -68,6 +69,43 @@ def results_are_searched() -> d.Step:
     d.shot_sidebar("4-found")
 
 
+def one_is_exported() -> d.Step:
+    (view,) = t.board().results()
+    (glb,) = map(Path, view.files)
+    target = Path(d.OUT, glb.name)
+    yield from _open_menu()
+    d.shot("5-menu")
+    yield from t.choose_file("Export", f"{d.OUT}/", t.with_menus())
+    yield from d.until(target.exists, "the exported file")
+    yield from d.until(lambda: target.read_bytes() == glb.read_bytes(), "its model")
+    target.unlink()
+
+
+def one_is_deleted_after_a_question() -> d.Step:
+    (view,) = t.board().results()
+    (glb,) = map(Path, view.files)
+    for answer in ("Escape", "Return"):
+        assert glb.exists() and t.board().results() == [view]
+        yield from _open_menu()
+        yield from d.click_text("Delete", t.with_menus(), nth=-1, after=1.5)
+        d.shot(f"7-delete-{answer.lower()}")
+        yield from d.press(answer, after=1.5)
+    yield from d.until(lambda: t.board().page.total == MANY + 1, "one result less")
+    assert not glb.exists() and not t.board().results()
+    yield 1.0
+    d.shot_sidebar("8-none")
+
+
+def _open_menu() -> d.Step:
+    """The menu beside the name of the one result that is shown."""
+    name = yield from d.find(OLDEST)
+    for _ in range(3):  # a first click may only leave the field for the search
+        yield from d.click(d.box(d.region()).right - 50 * d.scale(), name.centre[1])
+        if d.places("Show in Folder", t.with_menus()):
+            return
+    raise AssertionError("the menu does not open")
+
+
 def _fill() -> None:
     """Put results into the history, as jobs of earlier days would have."""
     from scene import glbs
@@ -97,5 +135,7 @@ LIVES = [
         a_failed_job_is_edited,
         it_is_retried_after_a_question,
         results_are_searched,
+        one_is_exported,
+        one_is_deleted_after_a_question,
     ]
 ]

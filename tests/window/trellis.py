@@ -96,6 +96,24 @@ def with_menus() -> d.Box:
     return d.Box(sidebar.left - 60, 0, d.window().width, sidebar.top)
 
 
+def choose_file(button: str, path: str, part: d.Box | None = None) -> d.Step:
+    """Press a button that opens the file browser, and choose a folder there, or a file by its whole path."""
+    bpy.context.preferences.view.filebrowser_display_type = "SCREEN"
+    yield from d.click_text(button, part)
+    yield from d.until(browsing, "the file browser")
+    yield 2.0
+    field = d.box(d.region("UI", of="FILE_BROWSER"))
+    yield from d.fill(*field.centre, path)
+    bottom = d.box(d.region("EXECUTE", of="FILE_BROWSER"))
+    accept = bottom.right - 60 * d.scale(), bottom.centre[1]
+    while browsing():  # the first click may only leave the field
+        yield from d.click(*accept, after=2.0)
+
+
+def browsing() -> bool:
+    return any(area.type == "FILE_BROWSER" for area in d.window().screen.areas)
+
+
 def choose(endpoint: str) -> d.Step:
     settings().endpoint = endpoint
     d.area().tag_redraw()
