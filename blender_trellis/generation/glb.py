@@ -164,12 +164,12 @@ class _Document:
             _require(
                 all(isinstance(each, dict) for each in items), f"one of its {key} is no object"
             )
-        _require(bool(self._lists["meshes"]), "it holds no mesh")
         for number, buffer in enumerate(self._lists["buffers"]):
             _require(number == 0 and "uri" not in buffer, "it refers to a buffer outside of itself")
             # The BIN chunk may be up to three bytes longer, for its alignment
             length = _whole(buffer["byteLength"], "its buffer's length")
             _require(length <= self._binary, "its buffer is longer than its BIN chunk")
+        _require(bool(self._lists["meshes"]), "it holds no mesh")
         for number in range(len(self._lists["bufferViews"])):
             self._view(number)
         for number in range(len(self._lists["accessors"])):
