@@ -98,11 +98,9 @@ def _draw_log(layout: Any, context: Any, view: "JobView") -> None:
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.active = False
-    lines: list[str] = []
-    for entry in [*view.log][-_LINES:]:
-        when, _, words = entry.partition(" ")
-        lines += wrapped(context, f"{when} {said(words)}")
-    for line in lines[-_LINES:]:
+    entries = (entry.partition(" ") for entry in [*view.log][-_LINES:])
+    log = "\n".join(f"{when} {said(words)}" for when, _, words in entries)
+    for line in wrapped(context, log)[-_LINES:]:
         column.label(text=line, translate=False)
 
 

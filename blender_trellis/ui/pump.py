@@ -75,6 +75,8 @@ class Pump:
     def _open(self, config: Any) -> None:
         """In the clerk's thread: imports what the runner needs, starts it and reads the journal."""
         # Of these some are used later, on the main thread, for which their import takes too long
+        import bpy.utils.previews  # noqa: F401
+
         from .. import api  # noqa: F401
         from ..generation.job import State
         from ..generation.runner import Runner

@@ -30,11 +30,17 @@ def fill(home: Path, package: str = "blender_trellis") -> None:
 
 
 def occupy(board: Any) -> None:
-    """Twenty jobs at work on the board, their logs open."""
+    """Twenty jobs at work on the board, with full logs, which are closed."""
     jobs = import_module(type(board).__module__)
     for number in range(DRAWN_JOBS):
         view = jobs.JobView(str(number), "robot", "fal-ai/trellis-2", jobs.State.RUNNING)
-        view.fraction, view.expanded, view.message = 0.5, True, "Sampling the structure"
+        view.fraction, view.message = 0.5, "Sampling the structure"
         for told in range(jobs.LOGGED):
             view.tell(f"{'x' * told} told")
         board.add(view)
+
+
+def open_logs(board: Any) -> None:
+    """The logs of all jobs, of which each then takes a dozen lines."""
+    for view in board.views.values():
+        view.expanded = True

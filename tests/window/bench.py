@@ -188,12 +188,15 @@ def the_panels_are_drawn_at_once() -> d.Step:
     for name in [each for each in dir(bpy.types) if each.startswith("TRELLIS_PT_")]:
         watch(getattr(bpy.types, name))
     handler = bpy.types.SpaceView3D.draw_handler_add(end, (), "UI", "POST_PIXEL")
-    while len(draws) < REDRAWS:
-        d.region().tag_redraw()
-        yield 0.02
+    head(f"{crowd.DRAWN_JOBS} jobs and {crowd.RESULTS:,} results, all panels of the tab")
+    for what in ("logs closed", "all logs open"):
+        while len(draws) < REDRAWS:
+            d.region().tag_redraw()
+            yield 0.02
+        tell(f"{what}, {len(draws)} redraws", draws)
+        crowd.open_logs(pump.board)
+        draws.clear()
     bpy.types.SpaceView3D.draw_handler_remove(handler, "UI")
-    head(f"{crowd.DRAWN_JOBS} jobs with open logs and {crowd.RESULTS:,} results")
-    tell(f"all panels of the tab, {len(draws)} redraws", draws)
 
 
 LIVES = [[a_large_model_arrives_without_a_freeze], [the_panels_are_drawn_at_once]]
