@@ -54,11 +54,16 @@ def _no_foreign_settings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Address and token of a real sidecar that tests may share."""
+def _shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("sidecar") / HOME_NAME
-    yield sidecar.ensure(home)
+    yield home
     sidecar.stop(home)
+
+
+@pytest.fixture
+def shared_sidecar(_shared_home: Path) -> tuple[str, str]:
+    """Address and token of a real sidecar that tests share; another one where it ended because no test used it for long."""
+    return sidecar.ensure(_shared_home)
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ _BODIES = st.one_of(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def routes(shared_sidecar: tuple[str, str]) -> list[tuple[str, str, dict[str, Any]]]:
     """Method, path and description of all that the sidecar's own OpenAPI document names, but what would end it."""
     url, token = shared_sidecar
