@@ -29,7 +29,7 @@ PICTURE = wire.data_uri(glbs.picture(1), "image/png")
 GLB = "model/gltf-binary"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(shared_sidecar: tuple[str, str]) -> Iterator[httpx.Client]:
     url, token = shared_sidecar
     headers = {"Authorization": f"Key {token}"}
