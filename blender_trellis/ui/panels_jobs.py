@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The panels "Jobs" and "Results"; each is there only while it has something to show, and draws a bounded part of it."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import bpy
 
 from . import jobs, money, pump
 from .panels import TrellisPanel
-from .text import CONTEXT, said, tr, wrapped
+from .text import CONTEXT, language, said, tr, wrapped
 
 if TYPE_CHECKING:
     from .jobs import JobView
@@ -98,10 +99,16 @@ def _draw_log(layout: Any, context: Any, view: "JobView") -> None:
     column = layout.column(align=True)
     column.scale_y = 0.8
     column.active = False
-    entries = (entry.partition(" ") for entry in [*view.log][-_LINES:])
-    log = "\n".join(f"{when} {said(words)}" for when, _, words in entries)
+    log = _log_text(language(), *[*view.log][-_LINES:])
     for line in wrapped(context, log)[-_LINES:]:
         column.label(text=line, translate=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _log_text(_language: str, *entries: str) -> str:
+    """Entries of a log in the language that is the interface's now."""
+    parts = (entry.partition(" ") for entry in entries)
+    return "\n".join(f"{when} {said(words)}" for when, _, words in parts)
 
 
 def _draw_choices(layout: Any, view: "JobView") -> None:

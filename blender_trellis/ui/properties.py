@@ -5,6 +5,7 @@ A PropertyGroup for each endpoint is made from `endpoints/schema.json`; a proper
 sent only when it was set. The seed is one for all endpoints.
 """
 
+import functools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ _SPELT = {"GLB": "GLB", "png": "PNG", "webp": "WebP"}  # choices that are no wor
 UNSET = "UNSET"  # the choice of an enum that has no default
 
 
+@functools.cache
 def slug(endpoint: str) -> str:
     """The endpoint's id as a Python name: its group is `scene.trellis.<slug>`."""
     return re.sub(r"\W+", "_", endpoint)

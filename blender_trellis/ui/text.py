@@ -23,13 +23,20 @@ def tr(text: str) -> str:
     return translated
 
 
+def language() -> str:
+    """The code of the language that sentences are put into; "" where the interface is not translated."""
+    translating = bpy.context.preferences.view.use_translate_interface
+    return bpy.app.translations.locale if translating else ""
+
+
 def said(sentence: str) -> str:
     """What a room below the interface said, in the interface's language: an error, how far something is."""
-    if not bpy.context.preferences.view.use_translate_interface:
+    code = language()
+    if not code:
         return sentence
     from . import translations
 
-    return translations.said(bpy.app.translations.locale, sentence)
+    return translations.said(code, sentence)
 
 
 def wrapped(
