@@ -65,8 +65,11 @@ def enter(library: Path) -> str:
             return known
     made = str(uuid.uuid4())
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(f"{text.rstrip()}\n{made}:{CATALOGUE}:{CATALOGUE}\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(f"{text.rstrip()}\n{made}:{CATALOGUE}:{CATALOGUE}\n", encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return made
 
 

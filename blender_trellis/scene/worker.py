@@ -28,7 +28,7 @@ from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-# Tells our lines from what Blender itself prints on stdout.
+# At the beginning of a line it tells ours from what Blender itself prints on stdout.
 REPLY = "@trellis "
 _MAIN = Path(__file__).with_name("worker_main.py")
 
@@ -182,9 +182,9 @@ class ImportWorker:
         assert self._process.stdout is not None
         for raw in self._process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            _, found, reply = line.partition(REPLY)
-            if found:
-                self._replies.put(json.loads(reply))
+            reply = _reply(line)
+            if reply is not None:
+                self._replies.put(reply)
             elif line:
                 self._chatter.append(line)
         self._process.wait()
@@ -220,6 +220,17 @@ class ImportWorker:
             f"The import process did not start (exit status {self._process.returncode}): "
             + (self._chatter[-1] if self._chatter else "it said nothing")
         )
+
+
+def _reply(line: str) -> dict[str, Any] | None:
+    """The reply that a line is; None for what Blender prints, which may have names of the file in it."""
+    if not line.startswith(REPLY):
+        return None
+    try:
+        reply = json.loads(line.removeprefix(REPLY))
+    except (ValueError, RecursionError):
+        return None
+    return reply if isinstance(reply, dict) else None
 
 
 def remove_part(part: Path) -> None:

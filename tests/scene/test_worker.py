@@ -199,6 +199,17 @@ time.sleep(600)
 """
 
 
+def test_what_only_looks_like_a_reply_is_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever reads a file may print the names in it."""
+    script = folder / "main.py"
+    script.write_text("print('mesh @trellis {}'); print('@trellis 1'); print('@trellis {')")
+    monkeypatch.setattr(worker_module, "_MAIN", script)
+    with ImportWorker() as worker, pytest.raises(errors.TrellisError, match="did not start"):
+        worker.wait()
+
+
 @pytest.mark.parametrize("ask", [False, True], ids=["idle", "busy"])
 def test_ends_with_its_parent(temporary: Path, glb: Path, ask: bool) -> None:
     script = glb.with_name("parent.py")
