@@ -56,7 +56,7 @@ class Library:
         """Give a whole download its lasting name, from `title` and the hash of its content."""
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        path = self.results / f"{_file_name(title)}-{digest[:16]}.glb"
+        path = self.results / f"{file_name(title)}-{digest[:16]}.glb"
         try:
             sync(part)
             if path.exists():  # the same content: nothing to write, nothing to lose
@@ -90,9 +90,11 @@ def thumbnail(model: Path) -> Path:
     return model.with_suffix(".png")
 
 
-def _file_name(title: str) -> str:
-    """`title` without what some file system refuses, and short."""
-    return re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", title).strip(" .")[:60] or "model"
+def file_name(title: str) -> str:
+    """`title` as the name of a file, without a suffix: without what some system refuses, and short."""
+    name = re.sub(r'[\x00-\x1f<>:"/\\|?*]+', "_", title).strip(" .")[:60] or "model"
+    # Windows takes these for devices, whatever the suffix
+    return f"_{name}" if re.match(r"(con|prn|aux|nul|(com|lpt)\d)(\.|$)", name, re.I) else name
 
 
 def storage_error(error: OSError, folder: Path) -> StorageError:

@@ -8,15 +8,19 @@ orders.py           from those settings to an order, or what is missing for one
 pictures.py         Blender images as files to send      previews.py   pictures to show
 captures.py         those of a viewport                clipboard.py  what was copied
 sights.py           pictures as the model will see them
-pump.py             the timer between the main thread and the runner; jobs.py is what it knows, as the panels show it
-thumbnails.py       pictures of models for the history      notices.py   what has just happened, in the status bar
-arrivals.py         results on their way into a scene
-installs.py         the local engine, as the preferences show it, and the thread that installs it
+pump.py             the timer by which the main thread takes what has happened; it holds all that is on the way:
+  session.py          the runner and the journal             clerk.py     the thread for what touches a disk
+  work.py             jobs, from a click to the scene        history.py   results, a page at a time
+  keys.py             keys, in the keychain and at services  jobs.py      the board, what the panels show of all that
+background.py       the same where no timer runs: it waits
+wishes.py           what is wanted with a result           arrivals.py  results on their way into a scene
+thumbnails.py       pictures of models for the history     notices.py   what has just happened, in the status bar
+installs.py         the local engine, as panel and preferences show it, and the threads that look and install
 recipes.py          how an object was made, in words
-keys.py             what the keychain holds, and what is asked of it
 money.py            estimates, waits and what was spent, in words
 presets.py          presets of parameters: those that come along, and the user's own
 places.py           what lies under the mouse        placeholders.py   empties where models will stand
+screen.py           Blender's windows: whether there are any, whether somebody is busy in them, redraws
 translations/       all of that in other languages
 operators*.py       what can be done      panels*.py, menus.py  what is seen      text.py   sentences in a sidebar
 """
@@ -92,7 +96,7 @@ def register() -> None:
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.register()
-    placeholders.register()
+    placeholders.register(pump.wake)
     notices.register()
     menus.register()
     pump.register()

@@ -25,7 +25,7 @@ def search_results(manager: Any, _context: Any) -> None:
     """Every letter that is typed."""
     from . import pump
 
-    pump.get().look_up(search=manager.trellis_search)
+    pump.get().history.look_up(search=manager.trellis_search)
 
 
 def lock_seed(settings: Any, _context: Any) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The local engine as the preferences show it, and the thread that installs it: nothing here waits, and drawing reads memory.
+"""The local engine as panel and preferences show it, and the threads that look at it and install it: drawing reads memory, and
+nothing waits but `look_at_once`.
 
 It has a timer of its own, which runs while there is something on the way, so that the pump need not know of it.
 """
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..errors import CancelledError, TrellisError
-from . import preferences, pump
+from ..errors import TrellisError
+from . import preferences, screen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ..install.installer import Plan, Status, Wish
 
 INTERVAL = 0.2  # seconds between two ticks
+# What does not come with the extension, and whether it needs the weights for retexturing
+_RETEXTURES = {"local/trellis-2": False, "local/trellis-2/retexture": True}
 _PATIENCE = 2.0  # seconds; starting a Python and looking for graphics cards takes a part of one
 
 
@@ -39,6 +42,8 @@ class Local:
         self.plan: Plan | None = None  # of a wish with all its defaults
         self.report: Report | None = None
         self.words = ""
+        # The endpoints that lack their engine's Python, or weights; None until it has been looked
+        self.lacking: frozenset[str] | None = None
         self._threads: list[threading.Thread] = []
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._cancel = threading.Event()
@@ -58,7 +63,7 @@ class Local:
             except TrellisError as error:
                 self.words = error.message
                 return
-            self._start(partial(self._find_out, home))
+            self._start(partial(self._find_out, home), self._say_unless_said)
 
     def look_at_once(self) -> None:
         """The same, and wait for it: a dialog is drawn once, with what is known then."""
@@ -67,6 +72,28 @@ class Local:
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
         self.step()
+
+    def lacks(self, endpoint: str) -> bool:
+        """Whether its engine must be installed here first, as far as is known: the first question has it looked.
+
+        Raises:
+            InputError: a base URL in the preferences is not one.
+        """
+        if endpoint not in _RETEXTURES:
+            return False
+        if self.lacking is None:
+            self.look_for_engines()
+        return endpoint in (self.lacking or ())
+
+    def look_for_engines(self) -> None:
+        """Find out which engines are there; to be called when one was installed or removed.
+
+        Raises:
+            InputError: a base URL in the preferences is not one.
+        """
+        home = preferences.config().shared
+        self.lacking = self.lacking or frozenset()
+        self._start(partial(self._find_engines, home), self._say_unless_said)
 
     def install(self, wish: Wish) -> None:
         """Begin an installation.
@@ -90,7 +117,7 @@ class Local:
         Raises:
             TrellisError: a base URL in the preferences is not one.
         """
-        self._start(partial(self._unload, preferences.config().shared))
+        self._start(partial(self._unload, preferences.config().shared), self._say)
 
     def cancel(self) -> None:
         """End the installation; what has come stays for the next one."""
@@ -104,9 +131,9 @@ class Local:
         if bpy.app.timers.is_registered(tick):
             bpy.app.timers.unregister(tick)
 
-    # -- Other threads ---------------------------------------------------------------------------
+    # -- Other threads: each returns what is to be said ------------------------------------------
 
-    def _find_out(self, home: Path) -> None:
+    def _find_out(self, home: Path) -> str:
         from ..install import installer
 
         status = installer.status(home)
@@ -114,7 +141,19 @@ class Local:
             plan, words = installer.plan(home, installer.Wish(only=installer.ENVIRONMENT)), ""
         except TrellisError as error:
             plan, words = None, error.message
-        self._inbox.put(partial(self._know, status, plan, words))
+        self._inbox.put(partial(self._know, status, plan))
+        return words
+
+    def _find_engines(self, home: Path) -> str:
+        from ..install import installer
+
+        lacking = frozenset(
+            endpoint
+            for endpoint, retexture in _RETEXTURES.items()
+            if installer.lacking(home, retexture=retexture)
+        )
+        self._inbox.put(partial(self._know_lacking, lacking))
+        return ""
 
     def _install(self, home: Path, wish: Wish) -> str:
         from .. import api
@@ -134,23 +173,20 @@ class Local:
 
         return "Uninstalled." if api.uninstall_local(only, home=home) else "Nothing was installed."
 
-    def _unload(self, home: Path) -> None:
+    def _unload(self, home: Path) -> str:
         from ..services import sidecar
 
-        words = "Unloaded." if sidecar.unload(home) else "No model is loaded, or it is at work."
-        self._inbox.put(partial(self._say, words))
+        return "Unloaded." if sidecar.unload(home) else "No model is loaded, or it is at work."
 
-    def _carry_out(self, work: Callable[[], str]) -> None:
+    def _carry_out(self, work: Callable[[], str], then: Callable[[str], None]) -> None:
         try:
             words = work()
-        except CancelledError as error:
-            words = error.message
         except TrellisError as error:
             words = error.message
         except Exception as error:  # noqa: BLE001  else the section would say forever that it is at work
             _log().exception("unforeseen")
             words = f"Something unforeseen happened: {error!r}."
-        self._inbox.put(partial(self._end, words))
+        self._inbox.put(partial(then, words))
 
     # -- The main thread -------------------------------------------------------------------------
 
@@ -161,11 +197,13 @@ class Local:
             raise TrellisError("TRELLIS.2 is being installed or uninstalled already.")
         self._cancel.clear()
         self.report, self.words = Report("", 0, 0, title), ""
-        self._start(partial(self._carry_out, work))
+        self._start(work, self._end)
 
-    def _start(self, work: Callable[[], Any]) -> None:
+    def _start(self, work: Callable[[], str], then: Callable[[str], None]) -> None:
+        """Have something done in a thread of its own, and a tick call `then` with what is to be said of it."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = threading.Thread(target=work, name="trellis-install", daemon=True)
+        carry_out = partial(self._carry_out, work, then)
+        thread = threading.Thread(target=carry_out, name="trellis-install", daemon=True)
         self._threads.append(thread)
         thread.start()
         if not bpy.app.timers.is_registered(tick):
@@ -177,16 +215,21 @@ class Local:
     def _say(self, words: str) -> None:
         self.words = words
 
+    def _say_unless_said(self, words: str) -> None:
+        self.words = self.words or words
+
     def _end(self, words: str) -> None:
         self.report, self.words = None, words
         self._looked = False
         self.look()
         with contextlib.suppress(TrellisError):  # a base URL in the preferences; the panel says so
-            pump.get().look_for_engines()
+            self.look_for_engines()
 
-    def _know(self, status: Status, plan: Plan | None, words: str) -> None:
+    def _know(self, status: Status, plan: Plan | None) -> None:
         self.status, self.plan = status, plan
-        self.words = self.words or words
+
+    def _know_lacking(self, lacking: frozenset[str]) -> None:
+        self.lacking = lacking
 
     def step(self) -> bool:
         """Take what the threads have found; whether there may be more to come."""
@@ -201,8 +244,8 @@ class Local:
             except Empty:
                 break
         if changed:
-            pump.redraw_preferences()
-            pump.redraw()
+            screen.redraw_preferences()
+            screen.redraw()
         return alive or any(thread.is_alive() for thread in self._threads)
 
 

@@ -116,8 +116,15 @@ class JobView:
         )
         if self.steps:
             words += f" {self.step}/{self.steps}"
-        done = "" if self.fraction is None else f"{self.fraction:.0%}"
-        return " · ".join(filter(None, (words, done, said(self.left))))
+        percent = self.percent
+        done = "" if percent is None else f"{percent}%"
+        left = "" if percent == 100 else said(self.left)
+        return " · ".join(filter(None, (words, done, left)))
+
+    @property
+    def percent(self) -> int | None:
+        """How much of it is done, as it is shown: 100 only when nothing is left; None where nobody tells."""
+        return None if self.fraction is None else int(self.fraction * 100)
 
     def tell(self, message: str) -> None:
         """Another line for the log; one that differs from the last in numbers alone takes its place."""
@@ -127,11 +134,10 @@ class JobView:
 
     def drawn(self) -> tuple[Any, ...]:
         """All that can be seen of it; while this is the same, there is nothing to draw again."""
-        percent = None if self.fraction is None else round(self.fraction * 100)
         shown = (self.state, self.stage, self.step, self.steps, self.message, self.error)
         return (
             *shown,
-            percent,
+            self.percent,
             self.left,
             self.importing,
             self.stopped,
@@ -157,8 +163,8 @@ class Board:
     """All jobs that the panel shows, newest first. `dirty` says that a redraw is due, `fault` why nothing works at all.
 
     `spent` is what was spent, by month and service; `waits` how many seconds a model takes, by kind; `keys` what each service
-    says of its key, in words; `not_installed` the endpoints whose engine is to be installed on this computer first, None until
-    somebody looked. `page` is the part of the history that the panel shows, `search` and `offset` what is wanted of it.
+    says of its key, in words. `page` is the part of the history that the panel shows, `search` and `offset` what is wanted of
+    it.
     """
 
     def __init__(self) -> None:
@@ -168,7 +174,6 @@ class Board:
         self.spent: list[Spent] = []
         self.waits: dict[Kind, float] = {}
         self.keys: dict[str, str] = {}
-        self.not_installed: frozenset[str] | None = None
         self.page = Page()
         self.search, self.offset = "", 0
 
@@ -237,8 +242,11 @@ class Board:
             del self.views[event.job_id]
         self.dirty |= view.drawn() != before
 
-    def fail(self, job_id: str, message: str) -> None:
-        """A job cannot go on, for a reason of this side; one that the runner never got has failed."""
+    def fail(self, job_id: str | None, message: str) -> None:
+        """A job cannot go on, for a reason of this side; one that the runner never got has failed. None: nothing works."""
+        if job_id is None:
+            self.fault, self.dirty = message, True
+            return
         view = self.views.get(job_id)
         if view:
             view.error, view.importing, view.stopped = message, False, True
@@ -259,6 +267,12 @@ class Board:
             view.error, view.parameter, view.message, view.stopped = "", "", "", False
             view.stage, view.step, view.steps, view.fraction, view.left = "", 0, 0, None, ""
             self.dirty = True
+
+    def pictured(self, job_id: str, path: str) -> None:
+        """There is a picture of its model now."""
+        view = self.views.get(job_id)
+        if view:
+            view.thumbnail, self.dirty = path, True
 
     def blamed(self, endpoint: str) -> set[str]:
         """The parameters of `endpoint`, by documented name, that jobs which are shown have failed for."""
@@ -282,6 +296,11 @@ class Board:
         """Show it no longer."""
         if self.views.pop(job_id, None):
             self.dirty = True
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a job is on its way."""
+        return any(view.at_work for view in self.views.values())
 
     def jobs(self) -> list[JobView]:
         """What the Jobs panel lists: at work, or ended in a way that wants to be read."""

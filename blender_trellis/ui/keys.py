@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the keychain holds, as panel and preferences show it, and what is asked of it. In a window nothing here waits: an answer
-comes as a call in the pump's inbox, however long a dialog of the keychain is open."""
+"""The services' keys, as panel and preferences show them: what the keychain holds and what is asked of it, and what a service
+says of its key. In a window nothing here waits: an answer comes with a tick, however long a dialog of the keychain is open."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import keychain
+from ..config import in_environment
 from ..errors import AccessError, TrellisError
-from . import jobs, preferences
+from . import jobs, preferences, screen
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from ..config import Config
     from ..keychain import Held
+    from .clerk import Clerk
 
 Then = Callable[[], object]
 
 
 class Keys:
-    """All methods are the main thread's. `board` gets what is to be told of a key, `inbox` the calls for the next tick."""
+    """All methods are the main thread's, except those that say otherwise.
 
-    def __init__(self, board: jobs.Board, inbox: Callable[[Callable[[], None]], None]) -> None:
+    `board` gets what is to be told of a key; `outdate` is called when another one may be used from now on.
+    """
+
+    def __init__(self, board: jobs.Board, clerk: Clerk, outdate: Callable[[], None]) -> None:
         self._board = board
-        self._inbox = inbox
+        self._clerk = clerk
+        self._outdate = outdate
         self._held: dict[str, Held | None] = {}
         self._asked = 0
 
@@ -68,35 +75,68 @@ class Keys:
         """
         self._change(service, keychain.remove(service), lambda: None)
 
-    def _change(self, service: str, question: Future[Held], then: Then) -> None:
-        from . import pump
+    def check(self, service: str) -> None:
+        """Ask a service what it says of its key; the answer comes to the board.
 
+        Raises:
+            InputError: a base URL in the preferences is not one.
+        """
+        config = preferences.config()
+        self._board.keys[service] = jobs.ASKING
+
+        def ask() -> None:
+            self._outdate()  # the keychain may hold another one than the runner knows
+            self._clerk.later(partial(self._try, service, config))
+
+        if in_environment(service):
+            ask()
+        else:
+            self.look(service, ask, anew=True)
+
+    def _try(self, service: str, config: Config) -> None:
+        """In the clerk's thread: asks."""
+        from ..services import check_key
+        from .money import accepted
+
+        try:
+            words = accepted(check_key(service, config))
+        except TrellisError as error:
+            words = error.message
+        self._clerk.tell(partial(self._show, service, words))
+
+    def _show(self, service: str, words: str) -> None:
+        if service in self._board.keys:  # else it was changed meanwhile
+            self._board.keys[service] = words
+            screen.redraw_preferences()
+
+    def forget(self) -> None:
+        """No key is known to be good any more."""
+        self._board.keys.clear()
+
+    def _change(self, service: str, question: Future[Held], then: Then) -> None:
         def changed() -> None:
             held = self._held[service]
             if held and held.trouble:  # it did not answer in time
                 raise AccessError(held.trouble)
-            pump.reconfigure()
+            self._outdate()
+            self.forget()
             then()
 
         self._board.keys[service] = jobs.ASKING
         self._follow(service, question, changed)
 
     def _follow(self, service: str, question: Future[Held], then: Then) -> None:
-        from . import operators, pump
-
-        if operators.waits():
+        if screen.waits():
             self._held[service] = keychain.wait(question)
             then()
             return
         self._asked += 1
         question.add_done_callback(
-            lambda done: self._inbox(partial(self._answered, service, done, then))
+            lambda done: self._clerk.tell(partial(self._answered, service, done, then))
         )
-        pump.wake()
+        self._clerk.wake()
 
     def _answered(self, service: str, question: Future[Held], then: Then) -> None:
-        from . import pump
-
         self._asked -= 1
         try:
             self._held[service] = question.result()
@@ -104,4 +144,4 @@ class Keys:
         except TrellisError as error:
             self._board.keys[service] = error.message
         self._board.dirty = True
-        pump.redraw_preferences()
+        screen.redraw_preferences()

@@ -5,7 +5,6 @@
 In a window nothing here waits. In background mode, where no timer runs, generating and importing block.
 """
 
-from pathlib import Path
 from typing import Any
 
 import bpy
@@ -14,13 +13,8 @@ from bpy.props import StringProperty
 from ..endpoints import prices
 from ..endpoints.schema import schemas
 from ..errors import TrellisError
-from . import money, orders, preferences, properties, pump
+from . import background, money, orders, preferences, properties, pump, screen
 from .text import said, tr
-
-
-def waits() -> bool:
-    """Whether operators wait for what they started: where no timer would ever take the result."""
-    return bpy.app.background
 
 
 def refuse(operator: bpy.types.Operator, error: TrellisError) -> set[str]:
@@ -73,6 +67,8 @@ class _Order:
             carry_out(context.scene, wanted)
         except TrellisError as error:
             return refuse(self, error)
+        if not (self.filepath or wanted[0].mesh):
+            context.scene.trellis.drop_set = False  # a drop is for one model, or its variations
         return {"FINISHED"}
 
 
@@ -138,30 +134,10 @@ def carry_out(scene: bpy.types.Scene, wanted: list[orders.Order]) -> None:
         TrellisError: one cannot be made.
     """
     for order in wanted:
-        if waits():
-            import_now(pump.get().carry_out(order), scene, order.wish)
+        if screen.waits():
+            background.generate(order, scene)
         else:
-            pump.get().submit(order)
-
-
-def import_now(job: Any, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
-    """Put a job's models where the wish says, as `Arrivals` does, and wait for it."""
-    from ..api import recipe_of, result_of
-    from ..scene.worker import ImportWorker
-    from .arrivals import manner_of, place
-
-    location = wish["location"]
-    for number, path in enumerate(job.files):
-        with ImportWorker() as worker:
-            worker.request(
-                Path(path),
-                recipe_of(result_of(job), number),
-                name=job.title,
-                **manner_of(wish, scene),
-            )
-            location = place(worker.wait(), scene, wish, location)
-    pump.get().fulfil(job.id)
-    pump.get().settled()
+            pump.get().work.submit(order)
 
 
 class TRELLIS_OT_undo_step(bpy.types.Operator):

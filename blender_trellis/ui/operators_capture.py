@@ -9,8 +9,8 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from ..errors import ImageError, TrellisError
-from . import pictures, properties
-from .text import said, tr
+from . import operators, pictures, properties
+from .text import tr
 
 
 class _Source:
@@ -34,8 +34,7 @@ class _Source:
         try:
             found = self._get(context)
         except TrellisError as error:
-            self.report({"ERROR"}, said(str(error)))
-            return {"CANCELLED"}
+            return operators.refuse(self, error)
         properties.use_files(context.scene.trellis, found, replace=self.replace)
         if context.area:
             context.area.tag_redraw()

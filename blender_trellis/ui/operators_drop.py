@@ -69,13 +69,13 @@ class TRELLIS_OT_clear_drop(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        if context.scene.trellis.drop_set:
+        if context.scene.trellis.drop_set or context.scene.trellis.place_set:
             return True
         cls.poll_message_set(tr("Drop an image on the viewport, or choose a place, first"))
         return False
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        context.scene.trellis.drop_set = False
+        context.scene.trellis.drop_set = context.scene.trellis.place_set = False
         return {"FINISHED"}
 
 

@@ -7,9 +7,9 @@ import bpy
 from bpy.props import BoolProperty, CollectionProperty, EnumProperty, IntProperty, StringProperty
 
 from ..errors import TrellisError
-from . import pictures, properties
+from . import operators, pictures, properties
 from .callbacks import image_items, is_render
-from .text import said, tr
+from .text import tr
 
 
 class TRELLIS_OT_add_images(bpy.types.Operator):
@@ -80,8 +80,7 @@ class TRELLIS_OT_add_image_datablock(bpy.types.Operator):
         try:
             rendered = str(pictures.rendered(image, context.scene)) if is_render(image) else ""
         except TrellisError as error:
-            self.report({"ERROR"}, said(str(error)))
-            return {"CANCELLED"}
+            return operators.refuse(self, error)
         item = settings.images.add()
         if rendered:
             item.filepath = rendered
@@ -114,6 +113,8 @@ class TRELLIS_OT_remove_image(_OnActiveImage, bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.trellis
         settings.images.remove(settings.active)
+        if not settings.images:
+            settings.drop_set = False
         settings.active = max(0, min(settings.active, len(settings.images) - 1))
         return {"FINISHED"}
 

@@ -11,7 +11,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..errors import InputError, TrellisError
-from . import installs, operators, preferences, properties
+from . import installs, operators, preferences, properties, screen
 from .text import said, tr
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class TRELLIS_OT_install_local(_NotMeanwhile, bpy.types.Operator):
     def execute(self, _context: bpy.types.Context) -> set[str]:
         try:
             wish = self._wish()
-            if operators.waits():
+            if screen.waits():
                 from .. import api
 
                 made = api.install_local(wish)
@@ -202,7 +202,7 @@ class TRELLIS_OT_uninstall_local(_NotMeanwhile, bpy.types.Operator):
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         try:
-            if operators.waits():
+            if screen.waits():
                 from .. import api
 
                 there = api.uninstall_local(_only(self.part))
@@ -223,7 +223,7 @@ class TRELLIS_OT_unload_local(bpy.types.Operator):
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         try:
-            if operators.waits():
+            if screen.waits():
                 from ..services import sidecar
 
                 unloaded = sidecar.unload(preferences.config().shared)

@@ -10,8 +10,10 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
 
 from ..endpoints import prices
 from ..errors import OutputError, TrellisError
-from . import jobs, money, operators, pump
+from ..generation.library import file_name
+from . import background, jobs, money, operators, pump, screen
 from .text import said, tr
+from .wishes import wish_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,7 +39,7 @@ class JobOperator:
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         # In background mode no timer fills the board, and a script names the job
-        if operators.waits() or cls._candidates():
+        if screen.waits() or cls._candidates():
             return True
         cls.poll_message_set(tr(cls._none))
         return False
@@ -71,7 +73,7 @@ class JobOperator:
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
             done = self._act(context, self._id())
-            if done is not None and operators.waits():
+            if done is not None and screen.waits():
                 done.result()
         except TrellisError as error:
             return operators.refuse(self, error)
@@ -91,15 +93,18 @@ class ResultOperator(JobOperator):
     def _fits(view: Any) -> bool:
         return bool(view.files) and not view.importing
 
-    def _files(self) -> list[Path]:
-        """The models of the result that is meant.
+    def _result(self) -> Any:
+        """The result that is meant, with its title and files.
 
         Raises:
             TrellisError: there is none.
         """
         job_id = self._id()
-        view = pump.get().board.views.get(job_id)
-        return [Path(path) for path in (view.files if view else pump.get().job(job_id).files)]
+        return pump.get().board.views.get(job_id) or pump.get().session.job(job_id)
+
+    def _files(self) -> list[Path]:
+        """Its models. Raises as `_result`."""
+        return [Path(path) for path in self._result().files]
 
 
 class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
@@ -125,23 +130,21 @@ class TRELLIS_OT_cancel(JobOperator, bpy.types.Operator):
         return view.at_work and not view.importing
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> None:
-        pump.get().cancel(job_id)
+        pump.get().work.cancel(job_id)
 
 
 class _Import(ResultOperator):
     """What brings a result into the scene."""
 
     def _wish(self, context: bpy.types.Context) -> dict[str, Any]:
-        from .arrivals import wish_of
-
         return wish_of(context.scene)
 
     def _act(self, context: bpy.types.Context, job_id: str) -> None:
         wish = self._wish(context)
-        if operators.waits():
-            operators.import_now(pump.get().job(job_id), context.scene, wish)
+        if screen.waits():
+            background.bring(job_id, wish, context.scene)
         else:
-            pump.get().bring(job_id, wish)
+            pump.get().work.bring(job_id, wish)
 
 
 class TRELLIS_OT_import_result(_Import, bpy.types.Operator):
@@ -206,7 +209,7 @@ class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         try:
-            self.filepath = self.filepath or self._files()[0].name
+            self.filepath = self.filepath or f"{file_name(self._result().title)}.glb"
         except TrellisError as error:
             return operators.refuse(self, error)
         context.window_manager.fileselect_add(self)
@@ -221,7 +224,7 @@ class TRELLIS_OT_export_result(ResultOperator, bpy.types.Operator):
             path = output.with_stem(f"{output.stem}-{number}")
             if path.exists():
                 raise OutputError(f"Cannot write {path}: it exists already. Choose another name.")
-        return pump.get().export(job_id, output)
+        return pump.get().history.export(job_id, output)
 
 
 class TRELLIS_OT_reveal_result(ResultOperator, bpy.types.Operator):
@@ -251,7 +254,7 @@ class TRELLIS_OT_forget(ResultOperator, bpy.types.Operator):
         )
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
-        return pump.get().forget(job_id)
+        return pump.get().history.forget(job_id)
 
 
 class TRELLIS_OT_delete_result(ResultOperator, bpy.types.Operator):
@@ -269,7 +272,7 @@ class TRELLIS_OT_delete_result(ResultOperator, bpy.types.Operator):
         )
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> "Future[None]":
-        return pump.get().delete(job_id)
+        return pump.get().history.delete(job_id)
 
 
 class TRELLIS_OT_turn_page(bpy.types.Operator):
@@ -288,7 +291,7 @@ class TRELLIS_OT_turn_page(bpy.types.Operator):
     def execute(self, _context: bpy.types.Context) -> set[str]:
         step = jobs.PAGE if self.way == "OLDER" else -jobs.PAGE
         try:
-            pump.get().look_up(offset=pump.get().board.offset + step)
+            pump.get().history.look_up(offset=pump.get().board.offset + step)
         except TrellisError as error:
             return operators.refuse(self, error)
         return {"FINISHED"}
@@ -329,13 +332,10 @@ class TRELLIS_OT_retry_job(JobOperator, bpy.types.Operator):
         return set(asked)
 
     def _act(self, context: bpy.types.Context, job_id: str) -> None:
-        from .arrivals import wish_of
-
-        if not operators.waits():
-            pump.get().retry(job_id)
-            return
-        job = pump.get().repeat_now(job_id, wish_of(context.scene))
-        operators.import_now(job, context.scene, job.wish)
+        if screen.waits():
+            background.repeat(job_id, wish_of(context.scene), context.scene)
+        else:
+            pump.get().work.retry(job_id)
 
 
 class TRELLIS_OT_toggle_log(JobOperator, bpy.types.Operator):
@@ -349,7 +349,7 @@ class TRELLIS_OT_toggle_log(JobOperator, bpy.types.Operator):
         view = pump.get().board.views.get(job_id)
         if view:
             view.expanded = not view.expanded
-            pump.redraw()
+            screen.redraw()
 
 
 class TRELLIS_OT_dismiss(JobOperator, bpy.types.Operator):
@@ -375,7 +375,7 @@ class TRELLIS_OT_dismiss(JobOperator, bpy.types.Operator):
         )
 
     def _act(self, _context: bpy.types.Context, job_id: str) -> None:
-        pump.get().dismiss(job_id)
+        pump.get().work.dismiss(job_id)
 
 
 class TRELLIS_OT_copy_error(JobOperator, bpy.types.Operator):

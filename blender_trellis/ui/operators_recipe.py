@@ -9,9 +9,10 @@ import bpy
 from ..endpoints import prices
 from ..endpoints.schema import schemas, unknown_endpoint
 from ..errors import InputError, TrellisError
-from . import operators, orders, properties, pump, recipes
+from . import background, operators, orders, properties, pump, recipes, screen
 from .operators_jobs import JobOperator
 from .text import tr
+from .wishes import wish_of
 
 if TYPE_CHECKING:
     from ..generation.job import Job
@@ -40,7 +41,7 @@ class _Again(JobOperator):
         if recipe:
             asked = recipe.endpoint, recipe.parameters, recipes.title_of(recipe)
         else:
-            job = pump.get().job(self._id())
+            job = pump.get().session.job(self._id())
             asked = job.endpoint, job.parameters, job.title
         if asked[0] not in schemas():
             raise unknown_endpoint(asked[0])
@@ -70,8 +71,6 @@ class TRELLIS_OT_run_again(_Again, bpy.types.Operator):
         return operators.ask_first(self, context, event, cost)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        from .arrivals import wish_of
-
         try:
             endpoint, _, title = self._asked(context)
             why = orders.unreachable(endpoint)
@@ -80,11 +79,10 @@ class TRELLIS_OT_run_again(_Again, bpy.types.Operator):
             # What gives an object a new texture is wished for that object again
             wish = None if schemas()[endpoint]["mesh"] else wish_of(context.scene)
             job_id = self._meant(context)
-            if operators.waits():
-                job = pump.get().repeat_now(job_id, wish)
-                operators.import_now(job, context.scene, job.wish)
+            if screen.waits():
+                background.repeat(job_id, wish, context.scene)
             else:
-                pump.get().repeat(job_id, title, endpoint, wish)
+                pump.get().work.repeat(job_id, title, endpoint, wish)
         except TrellisError as error:
             return operators.refuse(self, error)
         return {"FINISHED"}
@@ -100,7 +98,7 @@ class TRELLIS_OT_use_settings(_Again, bpy.types.Operator):
         settings = context.scene.trellis
         try:
             endpoint, parameters, _ = self._asked(context)
-            job = pump.get().find(self._meant(context))
+            job = pump.get().session.find(self._meant(context))
         except TrellisError as error:
             return operators.refuse(self, error)
         recipe = None if self.job_id else recipes.of_active(context)
@@ -115,7 +113,7 @@ class TRELLIS_OT_use_settings(_Again, bpy.types.Operator):
 
 def _use_pictures(settings: Any, job: "Job") -> bool:
     """Show the job's pictures, under the names that they had; whether all are still there."""
-    folder = pump.get().inputs
+    folder = pump.get().session.inputs
     paths = [folder / name for name in job.images] if folder else []
     if not paths or not all(map(Path.is_file, paths)):
         return False

@@ -5,8 +5,9 @@ import bpy
 from bpy.props import FloatVectorProperty, StringProperty
 
 from ..errors import TrellisError
-from . import operators, places, pump
+from . import background, operators, places, pump, screen
 from .text import tr
+from .wishes import wish_of
 
 # The view may be turned while a place is chosen
 _NAVIGATION = {
@@ -25,8 +26,8 @@ class TRELLIS_OT_place(bpy.types.Operator):
     bl_idname = "trellis.place"
     bl_label = "Choose Place for Model"
     bl_description = (
-        "Click in the viewport where the next model is to stand: on the surface under the mouse, else on the ground. It "
-        "stands upright"
+        "Click in the viewport where the next models are to stand: on the surface under the mouse, else on the ground. They "
+        "stand upright"
     )
     bl_options = {"REGISTER", "UNDO"}
 
@@ -38,7 +39,7 @@ class TRELLIS_OT_place(bpy.types.Operator):
     )
     job_id: StringProperty(
         name="Job",
-        description="The result to put there at once; empty: the next model is to stand there",
+        description="The result to put there at once; empty: the next models are to stand there",
         options={"SKIP_SAVE"},
     )
 
@@ -81,16 +82,15 @@ class TRELLIS_OT_place(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         settings = context.scene.trellis
         if not self.job_id:
-            settings.drop, settings.drop_set = self.at, True
+            # Chosen after a drop it comes before it
+            settings.place, settings.place_set, settings.drop_set = self.at, True, False
             return {"FINISHED"}
-        from .arrivals import wish_of
-
         wish = wish_of(context.scene) | {"location": self.at[:]}
         try:
-            if operators.waits():
-                operators.import_now(pump.get().job(self.job_id), context.scene, wish)
+            if screen.waits():
+                background.bring(self.job_id, wish, context.scene)
             else:
-                pump.get().bring(self.job_id, wish)
+                pump.get().work.bring(self.job_id, wish)
         except TrellisError as error:
             return operators.refuse(self, error)
         return {"FINISHED"}

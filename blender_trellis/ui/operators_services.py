@@ -9,7 +9,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 from ..errors import InputError, TrellisError
-from . import money, operators, preferences, pump
+from . import background, money, operators, preferences, pump, screen
 from .operators_jobs import JobOperator
 from .text import said
 
@@ -25,18 +25,11 @@ class _GoOn(JobOperator):
         raise NotImplementedError
 
     def _act(self, context: bpy.types.Context, job_id: str) -> None:
-        from .arrivals import find_scene, wish_of
-
         how = self._how(job_id)
-        if not operators.waits():
-            pump.get().go_on(job_id, how)
-            return
-        job = pump.get().carry_on(job_id, how)
-        scene = find_scene(job.wish)
-        if scene:
-            operators.import_now(job, scene, job.wish)
+        if screen.waits():
+            background.go_on(job_id, how, context.scene)
         else:
-            operators.import_now(job, context.scene, wish_of(context.scene))
+            pump.get().work.go_on(job_id, how)
 
 
 class TRELLIS_OT_resume_job(_GoOn, bpy.types.Operator):
@@ -54,13 +47,15 @@ class TRELLIS_OT_resume_job(_GoOn, bpy.types.Operator):
         return view.resumable or view.uncertain
 
     def _how(self, job_id: str) -> "Callable[[Runner], Any]":
-        return partial(pump.resume, job_id=job_id)
+        from .work import resume
+
+        return partial(resume, job_id=job_id)
 
     def _act(self, context: bpy.types.Context, job_id: str) -> None:
-        if operators.waits():
+        if screen.waits():
             super()._act(context, job_id)
         else:
-            pump.get().resume(job_id)
+            pump.get().work.resume(job_id)
 
 
 class _Uncertain(_GoOn):
@@ -138,13 +133,13 @@ class TRELLIS_OT_check_key(bpy.types.Operator):
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
         try:
-            if operators.waits():
+            if screen.waits():
                 from ..services import check_key
 
                 account = check_key(self.service, preferences.config())
                 self.report({"INFO"}, said(money.accepted(account)))
             else:
-                pump.get().check_key(self.service)
+                pump.get().keys.check(self.service)
         except TrellisError as error:
             return operators.refuse(self, error)
         return {"FINISHED"}

@@ -12,11 +12,13 @@ import bpy
 
 from ..endpoints.schema import schemas, unknown_endpoint
 from ..errors import EndpointError, ImageError, TrellisError
-from . import preferences, properties, pump
+from . import installs, preferences, properties, pump
 from .text import tr
+from .wishes import is_local, wish_for, wish_of
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..generation.request import Request
     from .pictures import Picture
 
 RETEXTURE = "fal-ai/trellis-2/retexture"
@@ -40,6 +42,24 @@ class Order(NamedTuple):
     mesh: bytes | None = None
     id: str = ""
     cut_out: bool = False
+
+    def request(self, folder: Path) -> Request:
+        """What the runner is asked for, in any thread; what is no file yet is written to `folder`.
+
+        Raises:
+            ImageError: a picture cannot be fetched.
+        """
+        from ..generation.request import Request
+        from .pictures import write
+
+        images = [write(picture, folder, number) for number, picture in enumerate(self.pictures)]
+        mesh = None
+        if self.mesh:
+            mesh = folder / "model.glb"
+            mesh.write_bytes(self.mesh)
+        return Request(
+            self.endpoint, images, self.parameters, self.wish, mesh, cut_out=self.cut_out
+        )
 
 
 def missing(scene: bpy.types.Scene) -> str:
@@ -72,8 +92,6 @@ def no_mesh(endpoint: str) -> str:
     """Why the active object cannot be what the endpoint works on; "" if it can, or if the endpoint works on pictures alone."""
     if not schemas()[endpoint]["mesh"]:
         return ""
-    from .arrivals import is_local
-
     obj = bpy.context.active_object
     if obj is None or obj.type != "MESH" or not obj.visible_get():
         return "Select a mesh object"
@@ -112,7 +130,7 @@ def unreachable(endpoint: str) -> str:
             name = preferences.SERVICES.get(service, service)
             return held.trouble or f"Set the key for {name} in the preferences"
     # Of another computer only its own answer tells
-    if not base and pump.get().lacks_engine(endpoint):
+    if not base and installs.get().lacks(endpoint):
         return NOT_INSTALLED
     return ""
 
@@ -132,7 +150,7 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
     Raises:
         TrellisError: something is missing or wrong, in words.
     """
-    from . import arrivals, pictures
+    from . import pictures
 
     settings: Any = scene.trellis
     endpoint = endpoint or settings.endpoint
@@ -149,11 +167,11 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
         names = [properties.label_of(item) for item in settings.images]
     if not taken:
         raise ImageError("There is no image. Add one.")
-    mesh, wish = None, arrivals.wish_of(scene)
+    mesh, wish = None, wish_of(scene)
     if schemas()[endpoint]["mesh"]:
         mesh, wish = _export(bpy.context.active_object, scene)
-    elif settings.drop_set and not filepath:
-        wish["location"] = settings.drop[:]
+    elif not filepath:
+        wish["location"] = _place_of(settings) or wish["location"]
     if not settings.seed_locked:
         properties.draw_seed(settings)
     return Order(
@@ -165,6 +183,13 @@ def order_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> 
         mesh=mesh,
         cut_out=settings.cut_out,
     )
+
+
+def _place_of(settings: Any) -> Sequence[float] | None:
+    """Where the model is wanted: where its picture was dropped, else at the place that was chosen; None if there is neither."""
+    if settings.drop_set:
+        return tuple(settings.drop)
+    return tuple(settings.place) if settings.place_set else None
 
 
 def orders_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") -> list[Order]:
@@ -209,7 +234,6 @@ def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[
 
     from ..generation.library import storage_error
     from ..scene.retexture import export
-    from .arrivals import wish_for
 
     try:
         with tempfile.TemporaryDirectory(prefix="trellis-mesh-") as folder:

@@ -19,6 +19,7 @@ from . import (
     presets,
     properties,
     pump,
+    screen,
 )
 from .text import said, wrapped
 
@@ -34,7 +35,7 @@ class TrellisPanel:
 
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
-    bl_category = pump.TAB
+    bl_category = screen.TAB
 
 
 class TRELLIS_PT_generate(TrellisPanel, bpy.types.Panel):

@@ -87,7 +87,7 @@ def draw(layout: Any, context: Any, settings: Any) -> None:
         _draw_pictures(layout, context, settings)
     else:
         _draw_ways_in(layout)
-    if settings.drop_set:
+    if settings.drop_set or settings.place_set:
         line = layout.row()
         line.label(text="Stands at a chosen place", icon="PIVOT_CURSOR")
         line.operator("trellis.clear_drop", text="", icon="X", emboss=False)

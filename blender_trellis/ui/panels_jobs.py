@@ -183,7 +183,7 @@ def _picture(view: "JobView") -> int:
     """The icon of the model's picture; of what it was made of, until there is one."""
     here = pump.get()
     if not view.thumbnail:
-        here.thumbnails.want(view.id, view.endpoint, view.files[0])
+        here.history.thumbnails.want(view.id, view.endpoint, view.files[0])
     icon = here.previews.of_file(view.thumbnail) if view.thumbnail else 0
     return icon or here.previews.of_file(view.picture)
 

@@ -8,12 +8,15 @@ swept: when a job ends, and after an undo or a file that was opened brought an o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.app.handlers import persistent
 from mathutils import Matrix
+
+from . import screen
+from .wishes import find_scene, original
 
 if TYPE_CHECKING:
     from .jobs import JobView
@@ -22,6 +25,7 @@ _NAME = 40  # characters of a title that fit an object's name together with the 
 _STEP = 5  # per cent from one name to the next: each makes the viewport draw again
 
 _outdated = False
+_wake: Callable[[], None]  # what has `refresh` called before long
 
 
 def outdated() -> bool:
@@ -34,8 +38,6 @@ def put(job_id: str, title: str, wish: dict[str, Any]) -> None:
 
     Selection and active object stay the user's.
     """
-    from .arrivals import find_scene, original
-
     scene = find_scene(wish)
     if scene is None or wish.get("object") or wish.get("row", [job_id])[0] != original(job_id):
         return
@@ -69,8 +71,6 @@ def take(scene: bpy.types.Scene, job_ids: Set[str]) -> Matrix | None:
 def refresh(views: Mapping[str, JobView]) -> None:
     """Say at each how far its job is, and sweep those whose jobs are not at work, once that disturbs no gesture."""
     global _outdated  # noqa: PLW0603  handlers have no other way to say it
-    from .arrivals import PATIENCE, undisturbed
-
     _outdated = False
     for scene in bpy.data.scenes:
         if scene.library:
@@ -82,7 +82,7 @@ def refresh(views: Mapping[str, JobView]) -> None:
                 _name(item, view)
             else:
                 over.add(item.job_id)
-        if over and undisturbed(PATIENCE):
+        if over and screen.undisturbed(screen.PATIENCE):
             take(scene, over)
         elif over:
             _outdated = True
@@ -100,10 +100,8 @@ def _name(item: Any, view: JobView) -> None:
 def _changed(*_: Any) -> None:
     """Another file, or another state of this one."""
     global _outdated  # noqa: PLW0603
-    from . import pump
-
     _outdated = True
-    pump.wake()
+    _wake()
 
 
 def _handlers() -> tuple[list[Any], ...]:
@@ -111,9 +109,10 @@ def _handlers() -> tuple[list[Any], ...]:
     return every.load_post, every.undo_post, every.redo_post
 
 
-def register() -> None:
-    global _outdated  # noqa: PLW0603
+def register(wake: Callable[[], None]) -> None:
+    global _outdated, _wake  # noqa: PLW0603
     _outdated = True  # the file may have been open before
+    _wake = wake
     for handlers in _handlers():
         handlers.append(_changed)
 

@@ -12,7 +12,7 @@ import bpy
 from bl_operators.presets import AddPresetBase
 
 from ..endpoints import presets
-from . import properties, pump
+from . import properties, screen
 from .text import tr
 
 MENU = "TRELLIS_MT_presets"
@@ -82,7 +82,7 @@ class TRELLIS_MT_presets(bpy.types.Menu):
     def post_cb(context: Any, filepath: str) -> None:
         """And this afterwards; it redraws nothing by itself."""
         _remember(context.scene.trellis, bpy.path.display_name(filepath, title_case=False))
-        pump.redraw()
+        screen.redraw()
 
     def draw(self, context: Any) -> None:
         layout = self.layout
@@ -166,7 +166,7 @@ class TRELLIS_OT_preset_add(AddPresetBase, bpy.types.Operator):
         """Blender calls this when the preset was written or removed."""
         if self.remove_name:
             context.scene.trellis.preset = ""
-            pump.redraw()
+            screen.redraw()
         else:
             TRELLIS_MT_presets.post_cb(context, filepath)
 

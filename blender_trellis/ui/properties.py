@@ -187,6 +187,15 @@ class TRELLIS_PG_scene(bpy.types.PropertyGroup):
         name="Use Drop Point",
         description="The next model stands where an image was dropped, not at the 3D cursor",
     )
+    place: FloatVectorProperty(
+        name="Place",
+        description="Where the model is to stand",
+        subtype="TRANSLATION",
+    )
+    place_set: BoolProperty(
+        name="Use Place",
+        description="Models stand at the chosen place, not at the 3D cursor",
+    )
     active: IntProperty(name="Active Image", description="The image that is shown large", min=0)
     endpoint: EnumProperty(
         name="Made By",
@@ -279,6 +288,7 @@ def use_files(settings: TRELLIS_PG_scene, paths: Sequence[str], *, replace: bool
     """Take picture files as the views, in place of those that are there or after them, and show the first of them."""
     if replace:
         settings.images.clear()
+    if not settings.images:
         settings.drop_set = False
     for path in paths:
         settings.images.add().filepath = path

@@ -45,9 +45,9 @@ def extension(endpoint: str) -> dict[str, Any]:
 
     import blender_trellis
     from blender_trellis.scene.recipe import read
-    from blender_trellis.ui import operators, pump
+    from blender_trellis.ui import pump, screen
 
-    operators.waits = lambda: False
+    screen.waits = lambda: False
     blender_trellis.register()
     bpy.context.scene.trellis.endpoint = endpoint
     bpy.ops.trellis.generate(filepath=str(PICTURE))

@@ -49,7 +49,7 @@ def measure() -> dict[str, list[float]]:
     import bpy
 
     import blender_trellis
-    from blender_trellis.ui import arrivals, operators, pump
+    from blender_trellis.ui import arrivals, pump, screen
 
     appended: list[float] = []
     place = arrivals.place
@@ -60,14 +60,14 @@ def measure() -> dict[str, list[float]]:
         appended.append((time.perf_counter() - start) * 1000)
 
     arrivals.place = timed
-    operators.waits = lambda: False
+    screen.waits = lambda: False
     bpy.ops.wm.read_factory_settings(use_empty=True)
     blender_trellis.register()
     ticks: dict[str, list[float]] = {"undisturbed": [], "interrupted": [], "with an append": []}
     for number in range(JOBS):
         bpy.context.scene.trellis.seed = number
         bpy.ops.trellis.generate(filepath=str(ROOT / "docs" / "images" / "robot.png"))
-    while pump.get().at_work:
+    while pump.get().board.at_work:
         before, interrupted = len(appended), interruptions()
         start = time.perf_counter()
         pump.tick()
@@ -91,8 +91,8 @@ def measure_draw() -> dict[str, list[float]]:
 
     blender_trellis.register()
     board = pump.get().board
-    pump.get().look_up()
-    while pump.get()._pending or board.page.total != RESULTS:
+    pump.get().history.look_up()
+    while pump.get().clerk.busy or board.page.total != RESULTS:
         pump.tick()
     occupy(board)
     times: dict[str, list[float]] = {"logs closed": [], "all logs open": [], "pages turned": []}
@@ -106,8 +106,8 @@ def measure_draw() -> dict[str, list[float]]:
             draw(panel)
         times[kind].append((time.perf_counter() - start) * 1000)
         if number % 10 == 0:
-            pump.get().look_up(offset=number * jobs.PAGE % RESULTS)
-            while pump.get()._pending or not pump.get().inbox.empty():
+            pump.get().history.look_up(offset=number * jobs.PAGE % RESULTS)
+            while pump.get().clerk.busy:
                 start = time.perf_counter()
                 pump.get().step()
                 times["pages turned"].append((time.perf_counter() - start) * 1000)

@@ -160,9 +160,9 @@ def through_blender(jobs: int, home: Path, pictures: Path, watch: Watch) -> None
     import bpy
 
     import blender_trellis
-    from blender_trellis.ui import operators, pump
+    from blender_trellis.ui import pump, screen
 
-    operators.waits = lambda: False
+    screen.waits = lambda: False
     bpy.ops.wm.read_factory_settings(use_empty=True)
     blender_trellis.register()
     settings = bpy.context.scene.trellis

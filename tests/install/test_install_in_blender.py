@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
 
@@ -11,15 +12,17 @@ import pytest
 
 import blender_trellis
 from blender_trellis.install import weights
+from blender_trellis.services import sidecar
 from blender_trellis.ui import (
     installs,
-    operators,
     operators_install,
     orders,
     panels_install,
     pump,
+    screen,
 )
 from install.hub import GATED, TOKEN, Trouble
+from local_server import LocalServer
 from ui.layouts import Layout, context
 
 STRUCTURE = "microsoft/TRELLIS.2-4B/ckpts/ss_flow_img_dit_1_3B_64_bf16.safetensors"
@@ -28,7 +31,7 @@ STRUCTURE = "microsoft/TRELLIS.2-4B/ckpts/ss_flow_img_dit_1_3B_64_bf16.safetenso
 @pytest.fixture
 def local(config, hub, temporary, monkeypatch):
     """The registered extension, whose operators do not wait, where Blender may go online."""
-    monkeypatch.setattr(operators, "waits", lambda: False)
+    monkeypatch.setattr(screen, "waits", lambda: False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.system.use_online_access = True
@@ -144,6 +147,25 @@ def test_installing_goes_on_in_the_background_and_can_be_watched(local, until, h
     assert not weights.folder(home).exists()
 
 
+def test_another_server_at_the_sidecars_address_is_told_of(local, until, home):
+    def answer(asked):
+        body = b'{"version": "1", "busy": false}' if asked.command == "GET" else b"[]"
+        asked.send_response(200)
+        asked.send_header("Content-Length", str(len(body)))
+        asked.end_headers()
+        asked.wfile.write(body)
+
+    server = LocalServer(answer)
+    server.start()
+    address = sidecar.folder(home) / "address.json"
+    address.parent.mkdir(parents=True)
+    address.write_text(json.dumps({"url": server.url, "token": "t"}))
+    assert bpy.ops.trellis.unload_local() == {"FINISHED"}
+    until(lambda: bool(local.words))
+    assert local.words.startswith("Something unforeseen happened")
+    server.stop()
+
+
 def test_a_gate_is_explained_in_the_section(local, until, monkeypatch, hub):
     monkeypatch.delenv("HF_TOKEN")
     bpy.ops.trellis.install_local(part="WEIGHTS")
@@ -158,7 +180,7 @@ def test_a_gate_is_explained_in_the_section(local, until, monkeypatch, hub):
 def test_the_sidebar_shows_the_way_to_it_and_how_far_it_is(local, until, hub, picture):
     bpy.ops.trellis.add_images(filepath=str(picture))
     bpy.context.scene.trellis.endpoint = "local/trellis-2"
-    pump.get().board.not_installed = frozenset({"local/trellis-2"})
+    local.lacking = frozenset({"local/trellis-2"})
     assert orders.missing(bpy.context.scene) in ("", orders.NOT_INSTALLED)
     hub.trouble[STRUCTURE] = Trouble(after=100_000, hold=True)
     bpy.ops.trellis.install_local(part="WEIGHTS")
@@ -191,7 +213,7 @@ def test_drawing_reads_nothing_but_memory(local, until, monkeypatch):
 
 
 def test_in_background_mode_it_waits_and_errors_are_raised(local, hub, home, monkeypatch, capfd):
-    monkeypatch.setattr(operators, "waits", lambda: True)
+    monkeypatch.setattr(screen, "waits", lambda: True)
     assert bpy.ops.trellis.install_local(part="WEIGHTS") == {"FINISHED"}
     assert not weights.missing(weights.folder(home), weights.needed("512"))
     assert bpy.ops.trellis.unload_local() == {"FINISHED"}

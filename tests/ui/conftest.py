@@ -13,7 +13,7 @@ import pytest
 
 import blender_trellis
 from blender_trellis.config import Config
-from blender_trellis.ui import operators, preferences, pump
+from blender_trellis.ui import installs, preferences, pump, screen
 
 Until = Callable[[Callable[[], bool]], None]
 
@@ -23,7 +23,7 @@ def extension(
     config: Config, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pump.Pump]:
     """The pump of the registered extension, whose operators do not wait, as in a window."""
-    monkeypatch.setattr(operators, "waits", lambda: False)
+    monkeypatch.setattr(screen, "waits", lambda: False)
     bpy.ops.wm.read_factory_settings(use_empty=True)
     blender_trellis.register()
     yield pump.get()
@@ -33,12 +33,13 @@ def extension(
 
 @pytest.fixture
 def until(extension: pump.Pump) -> Until:
-    """Calls the timer's function as Blender would in a window, until something is so."""
+    """Calls the timers' functions as Blender would in a window, until something is so."""
 
     def wait(done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
         while not done():
             assert time.monotonic() < deadline, [vars(v) for v in extension.board.views.values()]
+            installs.tick()
             pump.tick()
             time.sleep(0.02)
 

@@ -34,20 +34,38 @@ def test_pictures_dropped_on_the_panel_take_the_place_of_the_others(extension, p
     assert orders.order_of(bpy.context.scene).wish["location"] == (4, 5, 6)
 
 
-def test_the_model_is_wanted_where_the_picture_fell_until_other_pictures_come(extension, picture):
-    scene = bpy.context.scene
+def wanted() -> tuple[float, ...]:
+    """Where the next model is to stand."""
+    return orders.order_of(bpy.context.scene).wish["location"]
+
+
+def test_a_drop_is_for_one_model_and_leaves_the_place_that_was_chosen(extension, fal, picture):
+    fal.script.held = True
+    bpy.context.scene.trellis.endpoint = "fal-ai/trellis-2"
+    bpy.ops.trellis.place(at=(7, 8, 9))
     drop(picture, at=(1, 2, 3))
-    for _ in range(2):  # a second one of the same picture too
-        assert orders.order_of(scene).wish["location"] == (1, 2, 3)
-    bpy.ops.trellis.add_images(filepath=str(picture))
-    assert orders.order_of(scene).wish["location"] == (1, 2, 3)
-    bpy.ops.trellis.add_images(filepath=str(picture), replace=True)
-    assert orders.order_of(scene).wish["location"] == (0, 0, 0)
+    bpy.ops.trellis.generate(filepath=str(picture))  # another picture, not the one that was dropped
+    assert wanted() == (1, 2, 3)
+    assert bpy.ops.trellis.generate() == {"FINISHED"}
+    assert wanted() == (7, 8, 9)
+
+
+def test_a_drop_goes_with_its_pictures(extension, picture):
+    for replace in (True, False):
+        drop(picture, at=(1, 2, 3))
+        bpy.ops.trellis.add_images(filepath=str(picture))  # a further view
+        assert wanted() == (1, 2, 3)
+        if not replace:
+            bpy.ops.trellis.remove_image()
+            bpy.ops.trellis.remove_image()
+        bpy.ops.trellis.add_images(filepath=str(picture), replace=replace)
+        assert wanted() == (0, 0, 0)
 
 
 def test_a_drop_point_is_shown_and_can_be_forgotten(extension, picture):
     from blender_trellis.ui.panels import TRELLIS_PT_generate
 
+    bpy.ops.trellis.place(at=(7, 8, 9))
     drop(picture, at=(1, 2, 3))
     assert "trellis.clear_drop" in layouts.draw(TRELLIS_PT_generate).names()
     assert bpy.ops.trellis.clear_drop() == {"FINISHED"}

@@ -20,10 +20,10 @@ from blender_trellis.scene.recipe import read
 from blender_trellis.ui import (
     jobs,
     notices,
-    operators,
     operators_jobs,
     panels_jobs,
     pump,
+    screen,
     translations,
 )
 from blender_trellis.ui.jobs import Board, JobView
@@ -72,7 +72,7 @@ def opened(extension, until, history):
 
     def open_with(count, name="model {}.png"):
         filled = history(count, name)
-        extension.look_up()
+        extension.history.look_up()
         until(lambda: extension.board.page.total == count and not extension.busy)
         return filled
 
@@ -90,7 +90,7 @@ def test_results_are_drawn_in_pages_that_can_be_turned(extension, until, opened)
     assert "1 to 12 of 30" in results.texts()
     for way, first in (("OLDER", 12), ("OLDER", 24), ("OLDER", 24), ("NEWER", 12)):
         bpy.ops.trellis.turn_page(way=way)
-        until(lambda: not extension._pending and extension.inbox.empty())
+        until(lambda: not extension.clerk.busy)
         assert ids(draw(panels_jobs.TRELLIS_PT_results)) == filled[first : first + 12]
     assert len(extension.board.views) == 12, "what is on no page is let go"
 
@@ -264,7 +264,7 @@ def test_what_never_became_a_job_is_retried_too(extension, until, tmp_path, pict
     path.write_bytes(picture.read_bytes())
     bpy.ops.trellis.retry_job(job_id=view.id)
     until(lambda: bool(models()) and not extension.busy)
-    assert len(extension.runner.journal.jobs()) == 1
+    assert len(extension.session.runner.journal.jobs()) == 1
 
 
 def test_an_uncertain_job_has_no_retry(extension):
@@ -307,7 +307,7 @@ def test_a_model_gets_its_picture_when_it_is_first_seen_and_only_once(extension,
     again = pump.get()
     until(lambda: len(again.board.results()) == 2 and not again.busy)
     draw(panels_jobs.TRELLIS_PT_results)
-    assert not again.thumbnails.busy and path.stat().st_mtime_ns == stamp
+    assert not again.history.thumbnails.busy and path.stat().st_mtime_ns == stamp
 
 
 def test_what_cannot_be_pictured_is_tried_once_and_shows_what_it_was_made_of(
@@ -325,7 +325,7 @@ def test_what_cannot_be_pictured_is_tried_once_and_shows_what_it_was_made_of(
 def test_switching_off_ends_a_picture_that_is_being_made(extension, until, opened, temporary):
     opened(3)
     draw(panels_jobs.TRELLIS_PT_results)
-    until(lambda: extension.thumbnails._worker is not None)
+    until(lambda: extension.history.thumbnails._worker is not None)
     blender_trellis.unregister()
     assert not list(temporary.iterdir())
     blender_trellis.register()
@@ -343,7 +343,7 @@ def test_a_result_is_deleted_with_its_files_and_nothing_else(extension, until, o
     model = Path(gone.files[0])
     assert before - after == {model, thumbnail(model), home / "inputs" / gone.images[0]}
     assert [view.id for view in extension.board.results()] == [kept.id]
-    assert [job.id for job in extension.runner.journal.jobs()] == [kept.id]
+    assert [job.id for job in extension.session.runner.journal.jobs()] == [kept.id]
 
 
 def test_a_result_is_removed_from_the_list_but_stays_on_the_disk(extension, until, opened):
@@ -375,6 +375,18 @@ def test_a_dot_in_the_name_of_an_export_is_kept_and_asked_about(extension, until
     bpy.ops.trellis.export_result(job_id=job.id, filepath=str(tmp_path / "robot v1.2"))
     until(lambda: not extension.busy)
     assert [path.name for path in tmp_path.glob("robot*")] == ["robot v1.2.glb"]
+
+
+@pytest.mark.parametrize(
+    ("called", "proposed"), [("red: robot.png", "red_ robot.glb"), ("Aux.png", "_Aux.glb")]
+)
+def test_a_result_is_exported_under_its_own_name(extension, opened, called, proposed):
+    (job,) = opened(1, called)
+    asked = SimpleNamespace(filepath="", _result=lambda: extension.board.views[job.id])
+    browser = SimpleNamespace(fileselect_add=lambda operator: None)
+    context = SimpleNamespace(window_manager=browser)
+    invoked = operators_jobs.TRELLIS_OT_export_result.invoke(asked, context, None)
+    assert invoked == {"RUNNING_MODAL"} and asked.filepath == proposed
 
 
 def test_of_several_results_none_overwrites_another_file(extension, until, opened, tmp_path):
@@ -421,7 +433,7 @@ def test_in_background_mode_deleting_and_exporting_wait(
     extension, history, monkeypatch, tmp_path, home
 ):
     (job,) = history(1)
-    monkeypatch.setattr(operators, "waits", lambda: True)
+    monkeypatch.setattr(screen, "waits", lambda: True)
     bpy.ops.trellis.export_result(job_id=job.id, filepath=str(tmp_path / "a.glb"))
     assert (tmp_path / "a.glb").is_file()
     bpy.ops.trellis.delete_result(job_id=job.id)

@@ -5,7 +5,7 @@ import bpy
 import pytest
 
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import arrivals, orders
+from blender_trellis.ui import orders, wishes
 from blender_trellis.ui.panels import TRELLIS_PT_generate
 
 from . import layouts
@@ -34,11 +34,11 @@ def test_settings_are_the_scenes_own(extension):
 def test_the_wish_says_what_is_set(extension):
     scene = bpy.context.scene
     settings = scene.trellis
-    wish = arrivals.wish_of(scene)
+    wish = wishes.wish_of(scene)
     assert wish["lods"] == [] and wish["asset"] is None
     settings.lods, settings.lod_2 = 2, 12.5
     settings.asset, settings.asset_tags = True, " chair, , old wood,"
-    wish = arrivals.wish_of(scene)
+    wish = wishes.wish_of(scene)
     assert wish["lods"] == [0.5, 0.125] and wish["asset"] == ["chair", "old wood"]
 
 
@@ -65,5 +65,5 @@ def test_a_model_arrives_with_its_lods_as_an_asset_in_one_undo_step(extension, u
 
 def test_a_wish_of_an_earlier_version_is_understood(extension):
     scene = bpy.context.scene
-    manner = arrivals.manner_of({"scene": "x", "location": [0, 0, 0], "height": 2.0}, scene)
+    manner = wishes.manner_of({"scene": "x", "location": [0, 0, 0], "height": 2.0}, scene)
     assert manner["lods"] == () and manner["asset"] is None and manner["height"] == 2.0

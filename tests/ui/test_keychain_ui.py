@@ -10,7 +10,7 @@ import pytest
 import blender_trellis
 from blender_trellis import keychain
 from blender_trellis.keychain import SYSTEM
-from blender_trellis.ui import operators, orders, panels, preferences, pump
+from blender_trellis.ui import orders, panels, preferences, pump, screen
 from services import fal_standin
 from ui.layouts import draw, draw_preferences
 
@@ -196,7 +196,7 @@ def test_blender_ends_while_the_keychain_still_asks_somebody(extension, vault, f
     """A dialog that nobody answers must not hold up the end, nor the next start."""
     vault.open.clear()
     bpy.ops.trellis.generate(filepath=str(picture), endpoint=FAL)
-    until(lambda: extension.runner is not None and vault.reads == 1)
+    until(lambda: extension.session.runner is not None and vault.reads == 1)
     blender_trellis.unregister()
     assert keychain._answers == {}
     blender_trellis.register()
@@ -206,7 +206,7 @@ def test_blender_ends_while_the_keychain_still_asks_somebody(extension, vault, f
 def test_in_background_mode_operators_wait_for_the_keychain(
     extension, addon, vault, fal, picture, monkeypatch
 ):
-    monkeypatch.setattr(operators, "waits", lambda: True)
+    monkeypatch.setattr(screen, "waits", lambda: True)
     assert orders.unreachable(FAL) == NO_KEY
     addon.fal_key = fal_standin.KEY
     assert bpy.ops.trellis.keep_key(service="fal") == {"FINISHED"}

@@ -9,7 +9,7 @@ import pytest
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.generation import glb
 from blender_trellis.install import hub, weights
-from blender_trellis.ui import operators, orders, panels, panels_images, properties
+from blender_trellis.ui import installs, operators, orders, panels, panels_images, properties
 from ui.layouts import draw
 
 GENERATE, RETEXTURE = "local/trellis-2", "local/trellis-2/retexture"
@@ -32,9 +32,9 @@ def look(extension, until):
     """Have Blender look which engines are there, as it does at its start and after an installation."""
 
     def looked():
-        extension.look_for_engines()
-        until(lambda: not extension.busy)
-        return extension.board.not_installed
+        installs.get().look_for_engines()
+        until(lambda: installs.tick() is None)
+        return installs.get().lacking
 
     return looked
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import bpy
 import pytest
 
-from blender_trellis.ui import orders, panels, preferences, properties
+from blender_trellis.ui import installs, orders, panels, preferences, properties
 from ui.layouts import draw
 
 FAL, LORA = "fal-ai/trellis-2", "fal-ai/trellis-2-lora"
@@ -63,7 +63,7 @@ def test_a_wrong_address(settings, monkeypatch):
 
 def test_an_engine_that_is_to_be_installed(settings, extension, monkeypatch):
     monkeypatch.delenv("TRELLIS_SIDECAR_URL")
-    extension.board.not_installed = frozenset({"local/trellis-2"})
+    installs.get().lacking = frozenset({"local/trellis-2"})
     settings.endpoint = "local/trellis-2"
     words, buttons = beneath()
     assert words.startswith(orders.NOT_INSTALLED)

@@ -11,7 +11,7 @@ import blender_trellis
 from blender_trellis import config as configuration
 from blender_trellis.generation.journal import Spent
 from blender_trellis.generation.waits import kind
-from blender_trellis.ui import money, operators, panels, preferences, properties, pump
+from blender_trellis.ui import money, operators, panels, preferences, properties, pump, screen
 from services import fal_standin, runware_standin
 from ui.layouts import draw, draw_preferences
 
@@ -218,7 +218,7 @@ def test_the_answer_for_a_key_that_was_changed_meanwhile_is_not_shown(extension,
 def test_in_background_mode_the_check_waits_and_reports(
     extension, fal, runware, monkeypatch, capfd
 ):
-    monkeypatch.setattr(operators, "waits", lambda: True)
+    monkeypatch.setattr(screen, "waits", lambda: True)
     assert bpy.ops.trellis.check_key(service="runware") == {"FINISHED"}
     assert "Accepted. Balance 12.34 USD" in capfd.readouterr().out
     monkeypatch.setenv("FAL_KEY", "wrong")

@@ -9,7 +9,7 @@ from mathutils import Vector
 
 import blender_trellis
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import arrivals, placeholders, places, pump
+from blender_trellis.ui import placeholders, places, pump, screen
 
 from .test_dropping import drop
 
@@ -195,11 +195,11 @@ def test_where_there_is_no_journal_one_of_somebody_elses_file_is_swept(extension
     item = scene.trellis.placeholders.add()
     item.job_id, item.object = "elsewhere", obj
     until(lambda: not empties())
-    assert extension.runner is None and not scene.trellis.placeholders
+    assert extension.session.runner is None and not scene.trellis.placeholders
 
 
 def test_during_a_gesture_nothing_is_swept(held, until, extension, monkeypatch):
-    monkeypatch.setattr(arrivals, "undisturbed", lambda _waited: False)
+    monkeypatch.setattr(screen, "undisturbed", lambda _waited: False)
     bpy.ops.trellis.cancel(job_id=held)
     until(lambda: held not in extension.board.views)
     until(placeholders.outdated)

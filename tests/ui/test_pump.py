@@ -17,7 +17,7 @@ from blender_trellis.generation.job import Event, Job, State
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.runner import Runner
 from blender_trellis.scene.recipe import read
-from blender_trellis.ui import arrivals, properties, pump
+from blender_trellis.ui import properties, pump, wishes
 from blender_trellis.ui.jobs import Board, JobView, Page
 from services.fal_standin import ADMIN_KEY
 
@@ -46,7 +46,7 @@ def test_a_click_returns_at_once_and_the_model_comes_to_the_cursor_of_that_momen
     assert [each.id for each in extension.board.results()] == [asked]
     assert not extension.board.jobs() and pump.tick() is None
     assert not list(temporary.iterdir())
-    assert extension.runner.journal.get(asked).fulfilled
+    assert extension.session.runner.journal.get(asked).fulfilled
 
 
 def test_height_is_metres_whatever_the_scene_counts_in(extension, until, picture):
@@ -153,7 +153,15 @@ def test_what_an_earlier_blender_left_is_found_at_the_first_tick(
 
 def test_without_a_journal_nothing_is_started(extension):
     assert pump.tick() is None
-    assert extension.runner is None
+    assert extension.session.runner is None
+
+
+def test_the_timer_runs_until_what_a_thread_has_found_was_taken(extension):
+    assert pump.tick() is None
+    taken = []
+    extension.clerk.tell(lambda: taken.append("a picture"))
+    assert extension.busy
+    assert pump.tick() is None and taken
 
 
 def test_a_picture_that_cannot_be_used_is_told_in_words_and_can_be_dismissed(
@@ -189,7 +197,7 @@ def test_a_result_whose_file_is_gone_is_told(extension, until, asked):
     until(lambda: not extension.busy)
     bpy.ops.trellis.forget(job_id=asked)
     until(lambda: not extension.busy)
-    assert not extension.board.views and not extension.runner.journal.jobs()
+    assert not extension.board.views and not extension.session.runner.journal.jobs()
 
 
 def test_a_wrong_address_in_the_environment_is_told(extension, picture, monkeypatch):
@@ -198,10 +206,36 @@ def test_a_wrong_address_in_the_environment_is_told(extension, picture, monkeypa
         bpy.ops.trellis.generate(filepath=str(picture))
 
 
+def test_a_wrong_address_holds_up_nothing_that_is_on_its_way(extension, until, asked, monkeypatch):
+    until(lambda: extension.session.runner is not None)
+    monkeypatch.setenv("TRELLIS_FAL_QUEUE_URL", "nonsense")
+    pump.reconfigure()  # as when it was typed into the preferences
+    system = bpy.context.preferences.system
+    system.use_online_access = not system.use_online_access
+    until(lambda: bool(models(bpy.context.scene)))
+    until(lambda: not extension.busy)
+    assert [view.id for view in extension.board.results()] == [asked]
+
+
+def test_what_could_not_be_retried_can_be_later(extension, until, tmp_path, monkeypatch):
+    path = tmp_path / "notes.png"
+    path.write_text("no picture")
+    bpy.ops.trellis.generate(filepath=str(path))
+    (view,) = extension.board.jobs()
+    until(lambda: view.failed and not extension.busy)
+    monkeypatch.setenv("TRELLIS_FAL_QUEUE_URL", "nonsense")
+    pump.reconfigure()
+    with pytest.raises(RuntimeError, match="TRELLIS_FAL_QUEUE_URL is not a base URL"):
+        bpy.ops.trellis.retry_job(job_id=view.id)
+    monkeypatch.delenv("TRELLIS_FAL_QUEUE_URL")
+    assert bpy.ops.trellis.retry_job(job_id=view.id) == {"FINISHED"}
+    assert view.id not in extension.board.views and len(extension.board.views) == 1
+
+
 def test_the_seed_that_is_shown_is_the_one_that_was_used(extension, until, asked):
     first = bpy.context.scene.trellis.seed
     until(lambda: not extension.busy)
-    assert extension.runner.journal.get(asked).seed == first
+    assert extension.session.runner.journal.get(asked).seed == first
     properties.draw_seed(bpy.context.scene.trellis)
     assert bpy.context.scene.trellis.seed != first
 
@@ -244,6 +278,16 @@ def test_the_bar_says_how_long_it_will_take(eta, words):
     assert board.views["a"].progress == f"Texture 1/4 · 50% · {words}"
 
 
+@pytest.mark.parametrize(
+    ("fraction", "words"), [(0.996, "99% · 5 s left"), (1.0, "100%"), (0.0, "0% · 5 s left")]
+)
+def test_the_bar_is_full_only_when_nothing_is_left(fraction, words):
+    board = Board()
+    board.add(JobView("a", "", "local/draft"))
+    board.take(event(fraction=fraction, eta=1))
+    assert board.views["a"].progress == f"Texture 1/4 · {words}"
+
+
 def test_jobs_and_results_are_told_apart():
     board = Board()
     for view in (
@@ -272,11 +316,11 @@ def test_a_key_that_is_entered_while_a_job_is_at_work_is_used_at_once(
     bpy.context.scene.trellis.endpoint = "fal-ai/trellis-2"
     bpy.ops.trellis.generate(filepath=str(picture))
     until(lambda: [view.state for view in extension.board.jobs()] == ["running"])
-    runner = extension.runner
+    runner = extension.session.runner
     monkeypatch.setenv("FAL_KEY", ADMIN_KEY)
-    assert not extension.start()
+    assert not extension.session.start()
     until(lambda: any(ADMIN_KEY in call.headers.get("authorization", "") for call in fal.calls))
-    assert extension.runner is runner
+    assert extension.session.runner is runner
     fal.finish(next(iter(fal.jobs)))
     until(lambda: not extension.busy)
 
@@ -284,19 +328,19 @@ def test_a_key_that_is_entered_while_a_job_is_at_work_is_used_at_once(
 def test_the_copy_of_a_scene_does_not_get_the_models_of_the_original(extension, until, asked):
     original = bpy.context.scene
     copy = original.copy()
-    wish = arrivals.wish_of(copy)
+    wish = wishes.wish_of(copy)
     assert wish["scene"] != original.trellis.id
     until(lambda: not extension.busy)
     assert [obj for obj in original.objects if read(obj)]
-    assert arrivals.find_scene(wish) == copy
+    assert wishes.find_scene(wish) == copy
 
 
 def test_a_model_that_was_made_while_it_was_switched_off_comes_when_it_is_on_again(
     extension, until, asked
 ):
-    until(lambda: extension.runner is not None)
+    until(lambda: extension.session.runner is not None)
     scene = bpy.context.scene
-    job = extension.runner.wait(asked)
+    job = extension.session.runner.wait(asked)
     assert not models(scene), "no tick has taken the event"
     blender_trellis.unregister()
     blender_trellis.register()
@@ -309,4 +353,4 @@ def test_a_model_that_was_made_while_it_was_switched_off_comes_when_it_is_on_aga
     assert read(models(scene)[0]).job_id == job.id
     while again.busy:
         pump.tick()
-    assert again.runner.journal.get(job.id).fulfilled
+    assert again.session.runner.journal.get(job.id).fulfilled

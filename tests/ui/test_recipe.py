@@ -104,7 +104,7 @@ def test_use_these_settings_fills_the_panel(model, extension, picture):
 
 def test_without_its_pictures_the_rest_is_used_and_it_is_said(model, extension, capfd):
     settings = bpy.context.scene.trellis
-    for path in extension.inputs.iterdir():
+    for path in extension.session.inputs.iterdir():
         path.unlink()
     settings.seed = 5
     assert bpy.ops.trellis.use_settings() == {"FINISHED"}
@@ -119,7 +119,7 @@ def test_of_a_job_that_this_computer_does_not_know_the_settings_are_used(extensi
     assert bpy.ops.trellis.use_settings() == {"FINISHED"}
     settings = bpy.context.scene.trellis
     assert settings.local_draft.texture_size == "512" and settings.seed == 3
-    assert "Choose them again" in capfd.readouterr().out and extension.runner is None
+    assert "Choose them again" in capfd.readouterr().out and extension.session.runner is None
 
 
 def test_what_cannot_be_run_again_is_told(extension, until):

@@ -47,7 +47,7 @@ def test_python_ends_well_after_it_in_every_blender():
 def test_unregistering_with_a_job_on_its_way_leaves_no_thread_process_or_file(
     extension, until, asked, temporary
 ):
-    until(lambda: extension.runner is not None)
+    until(lambda: extension.session.runner is not None)
     blender_trellis.unregister()
     assert not [each for each in threading.enumerate() if "trellis" in each.name]
     assert not list(temporary.iterdir())
@@ -81,7 +81,7 @@ SPENDS_OR_DELETES = {
     "export_result",  # over a file that is there
 }
 LEADS_THERE = {
-    *("submit", "carry_out", "repeat", "repeat_now", "retry", "send_again", "generate_folder"),
+    *("submit", "carry_out", "repeat", "retry", "send_again", "generate_folder"),
     *("dismiss", "forget", "delete", "invoke_confirm", "_ask"),
 }
 

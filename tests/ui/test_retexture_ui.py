@@ -96,12 +96,12 @@ def test_generate_gives_the_active_object_a_new_mesh(wedge, sent, fal, extension
     assert model == wedge and wedge.name == "Wedge" and wedge.matrix_world == matrix
     assert box(wedge) == pytest.approx(before, abs=1e-4)
     assert len(wedge.data.polygons) == 4 and len(wedge.data.materials) == 1
-    (job,) = extension.runner.journal.jobs()
+    (job,) = extension.session.runner.journal.jobs()
     assert read(wedge).job_id == job.id and read(wedge).endpoint == orders.RETEXTURE
     until(lambda: not extension.busy)
     assert not list(temporary.iterdir())
     assert len(scene.objects) == 2 and not scene.collection.children
-    assert extension.runner.journal.get(job.id).fulfilled
+    assert extension.session.runner.journal.get(job.id).fulfilled
 
 
 def test_one_undo_brings_the_old_mesh_back(wedge, sent, fal, until):

@@ -47,7 +47,7 @@ def two(runware, extension, until, picture):
 
 def test_they_stand_in_a_row_with_their_own_seeds(two, extension):
     assert_in_a_row()
-    assert extension.runner.journal.get(two).fulfilled
+    assert extension.session.runner.journal.get(two).fulfilled
     assert sum(read(obj).cost["amount"] for obj in models()) == pytest.approx(2 * 0.0256)
 
 
@@ -58,8 +58,8 @@ def test_each_is_one_undo_step(two):
 
 
 def test_one_that_is_broken_does_not_keep_the_other_away(two, extension, until, tmp_path):
-    (good, _) = extension.runner.journal.get(two).files
-    extension.runner.journal.note(two, files=[str(tmp_path / "gone.glb"), good])
+    (good, _) = extension.session.runner.journal.get(two).files
+    extension.session.runner.journal.note(two, files=[str(tmp_path / "gone.glb"), good])
     bpy.data.batch_remove(models())
     bpy.context.scene.cursor.location = (1, 2, 3)
     bpy.ops.trellis.import_result(job_id=two)

@@ -12,7 +12,7 @@ from blender_trellis.scene.recipe import read
 from blender_trellis.services.fal import FalService
 from blender_trellis.services.runware import RunwareService
 from blender_trellis.services.sidecar import SidecarService
-from blender_trellis.ui import operators, operators_jobs, panels, panels_jobs, pump
+from blender_trellis.ui import operators_jobs, panels, panels_jobs, pump, screen
 from blender_trellis.ui.jobs import JobView
 from gate import Gate
 from services.standin import Reply
@@ -116,7 +116,7 @@ def test_adopting_goes_on_with_the_request_that_is_named(extension, fal, uncerta
 def test_an_uncertain_job_that_is_dismissed_does_not_come_back(extension, uncertain, until):
     bpy.ops.trellis.dismiss(job_id=uncertain.id)
     until(lambda: not extension.busy)
-    assert not extension.board.views and not extension.runner.journal.jobs()
+    assert not extension.board.views and not extension.session.runner.journal.jobs()
     assert not bpy.ops.trellis.send_again.poll()
 
 
@@ -146,7 +146,7 @@ def test_a_new_blender_asks_for_an_uncertain_job_and_then_shows_it(fal, uncertai
 def test_in_background_mode_the_operators_wait_and_import(fal, uncertain, monkeypatch, way):
     (request_id,) = fal.jobs
     another_blender()
-    monkeypatch.setattr(operators, "waits", lambda: True)
+    monkeypatch.setattr(screen, "waits", lambda: True)
     if way == "resume":
         fal.finish(request_id)
         bpy.ops.trellis.resume_job(job_id=uncertain.id)
@@ -242,7 +242,7 @@ def test_one_that_waits_for_its_turn_goes_on_later_and_is_never_sent_once_dismis
     view = again.board.views[waiting.id]
     assert view.resumable and not view.failed and "no key for fal" in view.error
     bpy.ops.trellis.dismiss(job_id=view.id)
-    until(lambda: again.runner.journal.get(view.id).state is State.CANCELLED)
+    until(lambda: again.session.runner.journal.get(view.id).state is State.CANCELLED)
     assert view.id not in again.board.views and len(fal.submits) == 1
 
 

@@ -61,9 +61,11 @@ def test_a_row_that_a_restart_interrupts_goes_on_beside_what_stands(
     three(picture)
     until(lambda: len(models()) == 3 and not extension.busy)
     last = models()[-1]
-    job = extension.runner.journal.get(read(last).job_id)
+    job = extension.session.runner.journal.get(read(last).job_id)
     bpy.data.objects.remove(last)
-    extension.bring(job.id, job.wish)  # as the pump does it for a job that another Blender has left
+    extension.work.bring(
+        job.id, job.wish
+    )  # as the pump does it for a job that another Blender has left
     until(lambda: len(models()) == 3 and not extension.busy)
     assert_in_a_row()
 

@@ -162,7 +162,7 @@ def _large() -> bytes:
 def the_panels_are_drawn_at_once() -> d.Step:
     crowd.fill(t.module("ui.preferences").config().home, t.ROOT)
     pump = t.module("ui.pump").get()
-    pump.look_up()
+    pump.history.look_up()
     yield from d.until(lambda: pump.board.page.total >= crowd.RESULTS, "the results")
     crowd.occupy(pump.board)
     yield from t.open_tab()

@@ -16,11 +16,8 @@ fal: Any
 def a_failed_job_is_edited() -> d.Step:
     from services.standin import Reply
 
-    global fal
-    fal, _ = t.stand_ins(t.small_glb())
-    yield from t.open_tab()
-    yield from t.put_images(t.ROBOT)
-    yield from t.choose("fal-ai/trellis-2")
+    global fal  # noqa: PLW0603  later steps see what it was sent
+    fal = yield from t.ready_for_fal("fal-ai/trellis-2")
     t.settings().fal_ai_trellis_2.resolution = "512"
     wrong = {"loc": ["body", "image_url"], "msg": "Too dark", "type": "value_error"}
     fal.script.outcome = Reply(422, {"detail": [wrong]})
@@ -53,7 +50,7 @@ def it_is_retried_after_a_question() -> d.Step:
 
 def results_are_searched() -> d.Step:
     _fill()
-    t.module("ui.pump").get().look_up()
+    t.module("ui.pump").get().history.look_up()
     yield from d.until(lambda: t.board().page.total == MANY + 2, "the results")
     t.settings().images.clear()
     d.area().tag_redraw()
@@ -72,7 +69,7 @@ def results_are_searched() -> d.Step:
 def one_is_exported() -> d.Step:
     (view,) = t.board().results()
     (glb,) = map(Path, view.files)
-    target = Path(d.OUT, glb.name)
+    target = Path(d.OUT, f"{OLDEST}.glb")
     yield from _open_menu()
     d.shot("5-menu")
     yield from t.choose_file("Export", f"{d.OUT}/", t.with_menus())

@@ -25,6 +25,7 @@ def a_picture_dropped_on_the_viewport_becomes_a_model_there() -> d.Step:
     yield 1.5
     d.shot("2-dropped")
     yield from t.press_generate()
+    assert not t.settings().drop_set, "a drop is for one model"
     yield from d.until(lambda: t.newest().fraction or t.models(), "progress")
     d.shot("3-on-its-way")
     yield from t.arrived(1)
@@ -42,7 +43,6 @@ def a_picture_dropped_on_the_viewport_becomes_a_model_there() -> d.Step:
 
 def a_picture_dropped_on_the_panel_is_the_next_one() -> d.Step:
     yield from t.put_images(t.ROBOT)
-    t.settings().drop_set = False
     sidebar = d.box(d.region())
     yield from _drop(*sidebar.centre, t.VIEWS[1], "5-menu-panel")
     assert [Path(each.filepath).name for each in t.settings().images] == [t.VIEWS[1].name]

@@ -17,11 +17,8 @@ fal: Any
 
 
 def a_preset_is_chosen() -> d.Step:
-    global fal
-    fal, _ = t.stand_ins(t.small_glb())
-    yield from t.open_tab()
-    yield from t.put_images(t.ROBOT)
-    yield from t.choose(FAL)
+    global fal  # noqa: PLW0603  later steps see what it was sent
+    fal = yield from t.ready_for_fal(FAL)
     yield from d.click_text("Standard")
     d.shot("1-menu")
     yield from d.click_text("Web/Game", t.with_menus())

@@ -31,11 +31,11 @@ def a_place_is_chosen_on_the_surface_under_the_mouse() -> d.Step:
     assert d.window().modal_operators, "a place is being chosen"
     whole = d.box(d.region("WINDOW"))
     yield from d.click(whole.left + (whole.right - whole.left) * 0.5, whole.centre[1])
-    assert t.settings().drop_set and not d.window().modal_operators
+    assert t.settings().place_set and not d.window().modal_operators
     hit, place, *_ = slope.closest_point_on_mesh(
-        slope.matrix_world.inverted() @ t.settings().drop.copy()
+        slope.matrix_world.inverted() @ t.settings().place.copy()
     )
-    assert hit and (slope.matrix_world @ place - t.settings().drop).length < 1e-3
+    assert hit and (slope.matrix_world @ place - t.settings().place).length < 1e-3
     yield from d.click_text("Place")
     yield from d.hover_viewport()
     yield from d.press("Escape")
@@ -47,7 +47,7 @@ def an_empty_stands_there_until_the_model_does() -> d.Step:
     active = bpy.context.view_layer.objects.active
     yield from t.press_generate()
     (empty,) = empties()
-    assert empty.location == t.settings().drop and not empty.select_get()
+    assert empty.location == t.settings().place and not empty.select_get()
     assert bpy.context.view_layer.objects.active == active
     view = t.newest()
     yield from d.until(lambda: (view.fraction or 0) > 0.3, "progress")
@@ -55,7 +55,7 @@ def an_empty_stands_there_until_the_model_does() -> d.Step:
     d.shot("3-placeholder")
     yield from t.arrived(1)
     (model,) = t.models()
-    assert not empties() and model.location == t.settings().drop
+    assert not empties() and model.location == t.settings().place
     assert model.rotation_euler[:] == (0, 0, 0) and model.asset_data
     assert abs(model.dimensions.z - 1.5) < 0.01
     levels = [each for each in model.children if not each.visible_get()]

@@ -252,6 +252,15 @@ def stand_ins(glb: bytes) -> tuple[Any, Any]:
     return fal, runware
 
 
+def ready_for_fal(endpoint: str) -> Generator[float, None, Any]:
+    """A picture in the open tab and an endpoint of fal, of which a stand-in is returned; its models are small."""
+    fal, _ = stand_ins(small_glb())
+    yield from open_tab()
+    yield from put_images(ROBOT)
+    yield from choose(endpoint)
+    return fal
+
+
 def small_glb() -> bytes:
     """A textured box."""
     from scene import glbs
