@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -32,6 +33,8 @@ PATIENCE = 120.0  # seconds for anything: the machine may be slow, and the pictu
 HOVER, HOLD, AFTER = 0.6, 0.15, 0.8
 # So much slower at most is a machine that has other work, too
 HOVER *= min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), 3.0)
+# How bright letters are and what they stand on, for `words`: dim ones on a panel, and ones on a button under the mouse
+DIM, BRIGHT = "25%,55%", "45%,75%"
 
 Step = Iterator[float]
 
@@ -140,13 +143,13 @@ class Word:
     box: Box
 
 
-def words(part: Box) -> list[Word]:
-    """What can be read in a part of the window, by tesseract, in reading order."""
+def words(part: Box, levels: str = DIM) -> list[Word]:
+    """What can be read in a part of the window, by tesseract, in reading order; `levels`: what is black, and what is white."""
     scale = 3
     path = shot("ocr", part)
     # Bright letters on a dark, half-transparent panel become black ones on white, also red, dim and inverted ones
     clear = ["-channel", "R", "-separate", "-resize", f"{100 * scale}%"]
-    clear += ["-level", "25%,55%", "-negate"]
+    clear += ["-level", levels, "-negate"]
     subprocess.run(["convert", path, *clear, path], check=True)
     rows = _output("tesseract", str(path), "-", "--psm", "11", "tsv").splitlines()
     path.unlink()
@@ -161,9 +164,9 @@ def words(part: Box) -> list[Word]:
     return found
 
 
-def places(text: str, part: Box) -> list[Box]:
+def places(text: str, part: Box, levels: str = DIM) -> list[Box]:
     """Where the words of `text` stand in a row."""
-    seen, wanted = words(part), text.lower().split()
+    seen, wanted = words(part, levels), text.lower().split()
     found = []
     for start in range(len(seen) - len(wanted) + 1):
         row = seen[start : start + len(wanted)]
@@ -181,8 +184,9 @@ def read(part: Box) -> str:
 def find(text: str, part: Box | None = None, nth: int = 0) -> Generator[float, None, Box]:
     """The nth place where `text` stands (-1: the last), in the sidebar if not elsewhere; it may take a moment to appear."""
     deadline = time.monotonic() + 15
+    levels = itertools.cycle((DIM, BRIGHT))
     while True:
-        found = places(text, part or box(region()))
+        found = places(text, part or box(region()), next(levels))
         if -len(found) <= nth < len(found):
             return found[nth]
         assert time.monotonic() < deadline, (

@@ -48,7 +48,7 @@ def japanese_fits() -> d.Step:
     view = bpy.context.preferences.view
     view.use_translate_interface = True
     yield from t.open_tab()
-    for scale in (1.5, 1.0):
+    for scale in (1.0, 1.5):
         view.ui_scale = scale
         yield 2.0
         yield from t.make_wide(WIDTH)

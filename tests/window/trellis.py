@@ -63,7 +63,8 @@ def open_tab(width: int | None = None) -> d.Step:
 def make_wide(width: int) -> d.Step:
     """Drag the sidebar's edge until it is `width` units wide, give or take two."""
     scale = d.scale()
-    for inside in (0, 7) * 3:  # some Blenders take the edge itself, others what is drawn as one
+    # Some Blenders take the edge itself, others what is drawn as one
+    for inside in (0, round(7 * scale)) * 3:
         off = round(d.region().width - width * scale)
         if abs(off) <= 2 * scale:
             return
@@ -99,9 +100,12 @@ def with_menus() -> d.Box:
 def choose_file(button: str, path: str, part: d.Box | None = None) -> d.Step:
     """Press a button that opens the file browser, and choose a folder there, or a file by its whole path."""
     bpy.context.preferences.view.filebrowser_display_type = "SCREEN"
-    yield from d.click_text(button, part)
+    for _ in range(3):  # a panel that is laid out anew between press and release swallows a click
+        yield from d.click_text(button, part, after=6.0)
+        if browsing():
+            break
     yield from d.until(browsing, "the file browser")
-    yield 2.0
+    yield 1.0
     field = d.box(d.region("UI", of="FILE_BROWSER"))
     yield from d.fill(*field.centre, path)
     bottom = d.box(d.region("EXECUTE", of="FILE_BROWSER"))
