@@ -41,8 +41,8 @@ class Work:
 
     # -- What is asked for -----------------------------------------------------------------------
 
-    def submit(self, order: Order) -> str:
-        """Start a job and return its id at once.
+    def submit(self, order: Order) -> None:
+        """Start a job.
 
         Raises:
             InputError: a base URL in the preferences is not one.
@@ -56,7 +56,6 @@ class Work:
         self._orders[job_id] = order
         self._clerk.later(partial(self._hand_over, order, job_id), job_id)
         self._arrivals.expect()
-        return job_id
 
     def _hand_over(self, order: Order, job_id: str) -> None:
         """In the clerk's thread: gives the request to the runner."""
@@ -69,8 +68,8 @@ class Work:
             _remove(self._temporary.pop(job_id, folder))
             raise
 
-    def repeat(self, job_id: str, title: str, endpoint: str, wish: dict[str, Any] | None) -> str:
-        """Start the same as a job once more and return the new one's id at once; where `wish` is None with the old wish.
+    def repeat(self, job_id: str, title: str, endpoint: str, wish: dict[str, Any] | None) -> None:
+        """Start the same as a job once more; where `wish` is None with the old wish.
 
         Raises:
             InputError: a base URL in the preferences is not one.
@@ -86,10 +85,9 @@ class Work:
             placeholders.put(again, title, wish)
         self._clerk.later(lambda: self._session.running().repeat(job_id, again, wish=wish), again)
         self._arrivals.expect()
-        return again
 
-    def retry(self, job_id: str) -> str:
-        """Ask anew for what a failed job asked for, as a new job in its place; returns its id.
+    def retry(self, job_id: str) -> None:
+        """Ask anew for what a failed job asked for, as a new job in its place.
 
         Raises:
             InputError: nothing is known of it any more.
@@ -100,13 +98,12 @@ class Work:
         if order:  # it never got a row
             order = order._replace(id=str(uuid.uuid4()))
             stands_in(order.id, job_id)
-            again = self.submit(order)
+            self.submit(order)
         else:
             wish = view.job.wish if view.job else None
-            again = self.repeat(job_id, view.title, view.endpoint, wish)
+            self.repeat(job_id, view.title, view.endpoint, wish)
         self._orders.pop(job_id, None)
         self._board.remove(job_id)
-        return again
 
     def resume(self, job_id: str) -> None:
         """Have a job that stopped go on; an uncertain one is asked for. Nothing is sent twice.
