@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,8 @@ from ..errors import (
     UnreachableError,
     from_record,
 )
-from ..services import Outcome, Service, Status, Submission, Ticket, open_service, wire, with_key
+from ..services import Outcome, Service, Submission, Ticket, wire
+from ..services.pool import Pool
 from . import glb, images
 from .job import ENDED, Job, State
 from .journal import Journal
@@ -38,6 +39,7 @@ from .turns import Turns
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_Attach = Callable[[bytes, str], Awaitable[str]]
 _LONGEST_PAUSE = 30.0  # seconds between two attempts when a service does not answer
 # Seconds that a closing runner waits for the reply to a request that is being sent
 _LAST_WORD = 10.0
@@ -64,58 +66,46 @@ class Carrier:
         self, config: Config, journal: Journal, library: Library, tell: Callable[..., None]
     ) -> None:
         self.cancelled: set[str] = set()
-        self._config = config
         self._journal = journal
         self._library = library
         self._tell = tell
-        self._services: dict[str, Service] = {}
-        self._retired: list[Service] = []
-        self._turns: dict[str, Turns] = {}
+        self._pool = Pool(config)
+        self._turns: dict[str, Turns] = {}  # by service
 
     async def close(self) -> None:
         """Let go of every connection."""
-        for service in [*self._retired, *self._services.values()]:
-            await service.close()
+        await self._pool.close()
 
-    def reconfigure(self, config: Config) -> None:
+    async def reconfigure(self, config: Config) -> None:
         """Take up other settings, from the next question to a service on."""
-        self._config = config
-        self._retired += self._services.values()
-        self._services = {}
-
-    async def service(self, endpoint: str) -> Service:
-        while endpoint not in self._services:
-            config = self._config
-            with_its_key = await with_key(endpoint, config)
-            # Another job may have opened it meanwhile, or the settings may be others
-            if endpoint not in self._services and config is self._config:
-                self._services[endpoint] = open_service(endpoint, with_its_key)
-        return self._services[endpoint]
+        for service, turns in self._turns.items():
+            turns.allow(_limit(service, config))
+        await self._pool.reconfigure(config)
 
     async def carry(self, job: Job) -> None:
         """From whatever state a job is in to its end."""
         self._heed(job)
-        service = await self.service(job.endpoint)
         if job.state is not State.DOWNLOADING:
-            async with self._turn(job, service):
+            async with self._turn(job):
                 if job.state is not State.RUNNING:
-                    job = await self._submit(job, service)
-                await self._follow(job, service)
+                    job = await self._submit(job)
+                await self._follow(job)
             job = self._journal.move(job.id, State.DOWNLOADING)
             self._tell(job, message="Fetching the result")
-        await self._collect(job, service)
+        await self._collect(job)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, job: Job, service: Service) -> AsyncIterator[None]:
+    async def _turn(self, job: Job) -> AsyncIterator[None]:
         """One of the turns at the job's service. What may be there already does not wait for one.
 
         Raises:
+            AccessError: the service cannot be asked, so that there is nothing to wait for.
             LeftError: while it waited, the service could not be reached by one that had its turn.
         """
-        name = schemas()[job.endpoint]["service"]
-        # This computer has a queue of its own, for all who ask it
-        limit = math.inf if name == "local" else self._config.jobs_at_once
-        turns = self._turns.setdefault(name, Turns(limit))
+        async with self._pool.using(job.endpoint) as service:
+            name = service.name
+        where = schemas()[job.endpoint]["service"]
+        turns = self._turns.setdefault(where, Turns(_limit(where, self._pool.config)))
         told = 0
 
         def look(ahead: int) -> None:
@@ -129,7 +119,7 @@ class Carrier:
             if job.state is State.PREPARED:
                 if not await turns.wait(job.id, job.created, look):
                     raise LeftError(
-                        f"{service.name} cannot be reached, so the job was not sent. It keeps its place: resume it later."
+                        f"{name} cannot be reached, so the job was not sent. It keeps its place: resume it later."
                     )
             else:
                 turns.enter(job.id)
@@ -147,12 +137,13 @@ class Carrier:
             self.cancelled.add(job.id)
             raise asyncio.CancelledError
 
-    async def _submit(self, job: Job, service: Service) -> Job:
+    async def _submit(self, job: Job) -> Job:
         """Get a job taken on by its service: once, whatever happens on the way."""
-        await service.ready()
+        async with self._pool.using(job.endpoint) as service:
+            await service.ready()
         # A job that nobody knows the fate of is asked for by what was sent; nothing need be uploaded for that
         attached = job.state is State.PREPARED or service.repeatable
-        submission = await (self._fill(job, service) if attached else self._sought(job))
+        submission = await (self._fill(job, self._attacher(job)) if attached else self._sought(job))
         lost: UncertainError | None = None
         if job.state is not State.PREPARED:
             recorded = job.error or {}
@@ -161,23 +152,23 @@ class Carrier:
             lost = UncertainError(words, request_id=job.request_id)
             job = self._journal.note(job.id, error=lost.record)
         else:
-            await self._check_price(job, service, submission)
-            job = self._journal.move(job.id, State.SUBMITTING)
-            self._tell(job)
-        return self._accept(job, await self._send(job, service, submission, lost))
+            await self._check_price(job, submission)
+        return self._accept(job, await self._send(job, submission, lost))
 
-    async def _fill(self, job: Job, service: Service) -> Submission:
-        """The request as it goes out, with its pictures inline or uploaded."""
+    def _attacher(self, job: Job) -> _Attach:
+        return lambda data, kind: self._persist(job, lambda service: service.attach(data, kind))
 
-        async def attach(name: str) -> str:
+    async def _fill(self, job: Job, attach: _Attach) -> Submission:
+        """The request as it goes out, with its pictures inline or uploaded, as `attach` does it."""
+
+        async def attached(name: str) -> str:
             if images.reference(name):
                 return name
             data = await asyncio.to_thread(self._library.read_input, name)
-            kind = "model/gltf-binary" if name.endswith(".glb") else "image/png"
-            return await self._persist(job, lambda service: service.attach(data, kind))
+            return await attach(data, "model/gltf-binary" if name.endswith(".glb") else "image/png")
 
-        pictures = [await attach(name) for name in job.images]
-        return self._submission(job, pictures, await attach(job.mesh) if job.mesh else "")
+        pictures = [await attached(name) for name in job.images]
+        return self._submission(job, pictures, await attached(job.mesh) if job.mesh else "")
 
     @staticmethod
     def _submission(job: Job, pictures: list[str], mesh: str) -> Submission:
@@ -201,16 +192,15 @@ class Carrier:
         pictures = await asyncio.to_thread(lambda: [inline(name) for name in job.images])
         return self._submission(job, pictures, job.mesh or "")
 
-    async def _check_price(self, job: Job, service: Service, submission: Submission) -> None:
+    async def _check_price(self, job: Job, submission: Submission) -> None:
         """Where the cost is limited, the service's own price decides, if it tells one."""
         if job.max_cost is not None:
             with contextlib.suppress(UnreachableError):
-                check_price(job.max_cost, await service.price(submission))
+                async with self._pool.using(job.endpoint) as service:
+                    check_price(job.max_cost, await service.price(submission))
 
-    async def _send(
-        self, job: Job, service: Service, submission: Submission, lost: UncertainError | None
-    ) -> Ticket:
-        """Send a request until it is taken on or refused.
+    async def _send(self, job: Job, submission: Submission, lost: UncertainError | None) -> Ticket:
+        """Send a request until it is taken on or refused, each time by the settings of that moment.
 
         It is sent again only where it was surely not taken on. Where it may have been (`lost`), the service is asked for it
         first, and it is sent again only where that cannot make a second job.
@@ -218,16 +208,14 @@ class Carrier:
         attempt = 0
         while True:
             try:
-                if lost:
-                    known = self._journal.request_ids()
-                    ticket = await service.find(submission, known)
-                    if ticket and ticket.request_id in self._journal.request_ids() - known:
-                        continue  # an equal job that was lost too has found it meanwhile
-                    if ticket:
+                async with self._pool.using(job.endpoint) as service:
+                    if lost is None:
+                        job = self._journal.move(job.id, State.SUBMITTING)
+                        if not attempt:
+                            self._tell(job)
+                    elif ticket := await self._find(service, submission, lost):
                         return ticket
-                    if not service.repeatable:
-                        raise lost
-                return await self._send_once(job, service, submission)
+                    return await self._send_once(job, service, submission)
             except UnreachableError as error:
                 task = asyncio.current_task()
                 if error is lost or (task and task.cancelling()):
@@ -244,8 +232,23 @@ class Carrier:
                     job = self._journal.move(job.id, State.PREPARED)
                 self._again(job, error)
                 await self._pause(attempt, error)
-                if not lost:
-                    job = self._journal.move(job.id, State.SUBMITTING)
+
+    async def _find(
+        self, service: Service, submission: Submission, lost: UncertainError
+    ) -> Ticket | None:
+        """The job of a request that may have been taken on; None where it can be sent again.
+
+        Raises:
+            UncertainError: `lost`, where the service knows no such job, and sending it again might make a second one.
+        """
+        while True:
+            known = self._journal.request_ids()
+            ticket = await service.find(submission, known)
+            if ticket is None and not service.repeatable:
+                raise lost
+            if ticket is None or ticket.request_id not in self._journal.request_ids() - known:
+                return ticket
+            # Else an equal job that was lost too has found it meanwhile
 
     async def _send_once(self, job: Job, service: Service, submission: Submission) -> Ticket:
         """One submit. Its reply is waited for even when the job is cancelled meanwhile: it names the job, and without it nobody
@@ -269,11 +272,12 @@ class Carrier:
         self._tell(job, message="Sent")
         return job
 
-    async def _follow(self, job: Job, service: Service) -> Status:
+    async def _follow(self, job: Job) -> None:
         """Ask until the service is done; what it says becomes events when it is something new."""
         ticket = Ticket(**job.ticket or {})
         last = None
-        shortest, longest = service.poll_seconds
+        async with self._pool.using(job.endpoint) as service:
+            shortest, longest = service.poll_seconds
         pause = shortest
         await asyncio.sleep(shortest)
         while True:
@@ -290,19 +294,19 @@ class Carrier:
                     eta=status.eta,
                 )
             if status.completed:
-                return status
+                return
             self._heed(job)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, longest)
 
-    async def _collect(self, job: Job, service: Service) -> None:
+    async def _collect(self, job: Job) -> None:
         """Fetch, check and keep what was made; what arrived of several counts, whatever became of the others."""
         ticket = Ticket(**job.ticket or {})
         outcome = await self._persist(job, lambda service: service.result(ticket))
         files, failures = [], list(outcome.failures)
         for number, made in enumerate(outcome.files):
             try:
-                path = await self._keep(job, service, made.url, number)
+                path = await self._keep(job, made.url, number)
             except ResultError as error:
                 if len(outcome.files) == 1:
                     raise ResultError(
@@ -317,10 +321,11 @@ class Carrier:
         job = self._journal.move(job.id, State.READY, **_told(job, outcome, files, failures))
         # Where this fails the service only keeps its copy for longer
         with contextlib.suppress(TrellisError, TimeoutError):
-            await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
+            async with self._pool.using(job.endpoint) as service:
+                await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
         self._tell(job, fraction=1.0, message=_last_words(job))
 
-    async def _keep(self, job: Job, service: Service, url: str, number: int) -> Path:
+    async def _keep(self, job: Job, url: str, number: int) -> Path:
         part = self._library.part(job.id, number)
         told = -1
 
@@ -358,9 +363,9 @@ class Carrier:
         """
         attempt = senseless = 0
         while True:
-            service = await self.service(job.endpoint)
             try:
-                return await ask(service)
+                async with self._pool.using(job.endpoint) as service:
+                    return await ask(service)
             except UnreachableError as error:
                 attempt += 1
                 senseless = senseless + 1 if error.answered else 0
@@ -400,31 +405,38 @@ class Carrier:
             raise from_record(**job.error)  # it may have been taken on
         if job.ticket is None:
             raise CancelledError("Cancelled.")
-        service = await self.service(job.endpoint)
-        if job.state is State.DOWNLOADING and service.attempts is None:
-            raise LeftError(
-                "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
-                request_id=job.request_id,
-            )
-        if not service.cancellable:
-            raise LeftError(
-                f"{service.name} cannot cancel: the job goes on there, and is charged. Nobody waits for it any more; resume "
-                "it to collect the model.",
-                request_id=job.request_id,
-            )
-        words = "Cancelled."
-        try:
-            if not await service.cancel(Ticket(**job.ticket)):
-                self._tell(job, message="It was finished before it could be cancelled.")
-                self.cancelled.discard(job_id)
-                await self.carry(job)
-                return
-            if service.attempts is None:
-                words += (
-                    f" If {service.name} had begun already, it may finish the job and charge it."
+        if not await self._cancel(job, Ticket(**job.ticket)):
+            self._tell(job, message="It was finished before it could be cancelled.")
+            self.cancelled.discard(job_id)
+            await self.carry(job)
+
+    async def _cancel(self, job: Job, ticket: Ticket) -> bool:
+        """Have the service end a job. Returns False where it was finished before that.
+
+        Raises:
+            CancelledError: it is ended, as far as is known.
+            LeftError: it cannot be ended, or has cost what it costs.
+        """
+        async with self._pool.using(job.endpoint) as service:
+            if job.state is State.DOWNLOADING and service.attempts is None:
+                raise LeftError(
+                    "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
+                    request_id=job.request_id,
                 )
-        except UnreachableError as error:
-            words += f" {service.name} could not be told ({error.message}); it may go on, and charge the job."
+            if not service.cancellable:
+                raise LeftError(
+                    f"{service.name} cannot cancel: the job goes on there, and is charged. Nobody waits for it any more; resume "
+                    "it to collect the model.",
+                    request_id=job.request_id,
+                )
+            words = "Cancelled."
+            try:
+                if not await service.cancel(ticket):
+                    return False
+                if service.attempts is None:
+                    words += f" If {service.name} had begun already, it may finish the job and charge it."
+            except UnreachableError as error:
+                words += f" {service.name} could not be told ({error.message}); it may go on, and charge the job."
         raise CancelledError(words, request_id=job.request_id)
 
     async def adopt(self, job: Job, request_id: str) -> None:
@@ -435,8 +447,13 @@ class Carrier:
 
     async def price(self, job: Job) -> float | None:
         """What the service says that a job would cost, in US dollars; None where it does not say."""
-        service = await self.service(job.endpoint)
-        return await service.price(await self._fill(job, service))
+        async with self._pool.using(job.endpoint) as service:
+            return await service.price(await self._fill(job, service.attach))
+
+
+def _limit(service: str, config: Config) -> float:
+    """How many jobs may be at a service at once. This computer has a queue of its own, for all who ask it."""
+    return math.inf if service == "local" else config.jobs_at_once
 
 
 def _last_words(job: Job) -> str:

@@ -79,9 +79,9 @@ class Runner:
         await asyncio.sleep(0.01)
 
     def reconfigure(self, config: Config) -> None:
-        """Take up other keys and addresses, and whether it may go online. Folders stay those that it began with."""
+        """Take up other settings. Folders stay those that it began with."""
         self.config = config
-        self._loop.call_soon_threadsafe(self._carrier.reconfigure, config)
+        asyncio.run_coroutine_threadsafe(self._carrier.reconfigure(config), self._loop)
 
     def submit(self, request: Request, job_id: str | None = None) -> str:
         """Start a request; returns the id that its events and its row in the journal carry: a new one, or the UUID given.
@@ -223,22 +223,20 @@ class Runner:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             event = self._next(job_id)
-            if event is None:
-                if deadline is not None and time.monotonic() > deadline:
-                    raise self._too_late(job_id)
-                continue
-            if show:
+            if event and show:
                 show(event)
-            if event.state in ENDED:  # nothing more will come
+            if event and event.state in ENDED:  # nothing more will come
                 self._aside.pop(job_id, None)
-            if event.error:
+            if event and event.error:
                 error = from_record(**event.error)
                 error.job_id = job_id
                 if event.state not in ENDED:
                     error.state = State.UNCERTAIN
                 raise error
-            if event.state is State.READY:
+            if event and event.state is State.READY:
                 return self.journal.get(job_id)
+            if deadline is not None and time.monotonic() > deadline:
+                raise self._too_late(job_id)
 
     def _next(self, job_id: str) -> Event | None:
         """The next event of one job, if there is one soon; what comes of others is set aside for whoever waits for them."""

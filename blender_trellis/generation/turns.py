@@ -53,5 +53,13 @@ class Turns:
     def leave(self, job_id: str) -> None:
         """The service has done with the job, or nobody waits for it: those in the line move up."""
         self._inside.discard(job_id)
+        self._move_up()
+
+    def allow(self, limit: float) -> None:
+        """So many may have a turn at once from now on."""
+        self._limit = limit
+        self._move_up()
+
+    def _move_up(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()

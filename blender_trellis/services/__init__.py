@@ -5,6 +5,7 @@ wire.py      what they share on the wire: the HTTP client, what a failed request
 queue.py     fal's queue protocol: fal itself, this computer's sidecar, a studio's server
 fal.py       what fal has beyond it: uploads, prices, past requests, the account
 runware.py   Runware's task objects
+pool.py      those that are open
 sidecar.py   finds or starts the sidecar, and speaks the queue protocol with it
 """
 

@@ -400,6 +400,13 @@ def test_cancelling_from_another_process(
     assert any(line.startswith("PUT") for line in gate.seen)
 
 
+def test_a_timeout_ends_the_waiting_for_one_that_tells_without_end(runner: Runner) -> None:
+    news = Event("bd373968", State.RUNNING)
+    runner.events.put(news)
+    with pytest.raises(UnreachableError, match="is not done yet"):
+        runner.wait(news.job_id, runner.events.put, timeout=0.1)
+
+
 def test_a_timeout_ends_the_waiting_and_not_the_job(
     config: Config, gate: Gate, picture: Path
 ) -> None:

@@ -100,6 +100,18 @@ def test_at_most_so_many_are_at_a_service_and_the_others_come_in_their_order(
     assert len(fal.submits) == 5
 
 
+def test_one_that_waits_is_sent_by_the_settings_of_the_moment_in_which_its_turn_comes(
+    runner: Runner, fal: FalStandIn, picture: Path, settings: Config
+) -> None:
+    watched = Watched(runner)
+    jobs = ask(runner, picture, 3)
+    watched.until(lambda: watched.ahead(jobs[2]) == [2])
+    runner.reconfigure(replace(settings, jobs_at_once=3, fal_key="revoked"))
+    watched.until(lambda: watched.last[jobs[2]].error)
+    assert (watched.last[jobs[2]].error or {})["kind"] == "AccountError"
+    assert len(fal.jobs) == 2
+
+
 def test_all_endpoints_of_a_service_share_its_limit(
     runner: Runner, fal: FalStandIn, picture: Path
 ) -> None:
