@@ -25,7 +25,8 @@ INLINE_BYTES = 4_000_000
 _UPLOAD_SECONDS = 86_400
 _FILE_NAMES = {"image/png": "picture.png", "model/gltf-binary": "mesh.glb"}
 _MARGIN = timedelta(minutes=2)  # by which fal's clock and this computer's may differ
-_PAGES = 5  # of 100 past requests each
+# Of past requests, each of which may have a picture inline: a page of them stays shorter than the longest reply
+_PER_PAGE, _PAGES = 25, 20
 
 
 class FalService(QueueService):
@@ -70,7 +71,9 @@ class FalService(QueueService):
                 f"fal's storage gave no address to upload to: {wire.excerpt(reply)}."
             )
         try:
-            done = await self._client.put(to, content=data, headers={"Content-Type": media_type})
+            done = await wire.send(
+                self._client, "PUT", to, content=data, headers={"Content-Type": media_type}
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnreachableError(
                 f"The picture's upload broke off ({wire.why(error)})."
@@ -92,7 +95,7 @@ class FalService(QueueService):
             "endpoint_id": submission.endpoint,
             "start": start.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "expand": "payloads",
-            "limit": "100",
+            "limit": str(_PER_PAGE),
         }
         try:
             for _ in range(_PAGES):
@@ -171,7 +174,7 @@ class FalService(QueueService):
         """
         headers = {"Authorization": f"Key {self._key}", **more.pop("headers", {})}
         try:
-            reply = await self._client.request(method, url, headers=headers, **more)
+            reply = await wire.send(self._client, method, url, headers=headers, **more)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UnreachableError(f"fal does not answer ({wire.why(error)}).") from error
         if reply.status_code >= 500 or reply.status_code in (408, 429):

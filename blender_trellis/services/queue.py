@@ -64,7 +64,7 @@ class QueueService:
         """One request to the service itself; `url` is relative to the base."""
         base, key = await self._address()
         headers = {"Authorization": f"Key {key}", **more.pop("headers", {})}
-        return await self._client.request(method, base + url, headers=headers, **more)
+        return await wire.send(self._client, method, base + url, headers=headers, **more)
 
     async def _ask(self, method: str, url: str, **more: Any) -> httpx.Response:
         """One request that can be repeated; raises UnreachableError where there is no answer of the service's own."""
@@ -346,13 +346,16 @@ def _progress(answer: dict[str, Any], state: str) -> dict[str, Any]:
     progress = answer.get("progress")
     if not isinstance(progress, dict):
         return {"stage": AT_WORK if state == "IN_PROGRESS" else ""}
-    fraction, eta = progress.get("fraction"), progress.get("eta")
+    numbers = {
+        name: float(progress[name]) if isinstance(progress.get(name), int | float) else None
+        for name in ("step", "steps", "fraction", "eta")
+    }
     return {
-        "stage": str(progress.get("stage", "")),
-        "step": int(progress.get("step", 0)),
-        "steps": int(progress.get("steps", 0)),
-        "fraction": float(fraction) if isinstance(fraction, int | float) else None,
-        "eta": float(eta) if isinstance(eta, int | float) else None,
+        "stage": wire.short(str(progress.get("stage", ""))),
+        "step": int(numbers["step"] or 0),
+        "steps": int(numbers["steps"] or 0),
+        "fraction": numbers["fraction"],
+        "eta": numbers["eta"],
     }
 
 

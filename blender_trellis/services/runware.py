@@ -77,7 +77,9 @@ class RunwareService:
 
     async def _post(self, *tasks: dict[str, Any], **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._key}", **more.pop("headers", {})}
-        return await self._client.post(self._url, json=list(tasks), headers=headers, **more)
+        return await wire.send(
+            self._client, "POST", self._url, json=list(tasks), headers=headers, **more
+        )
 
     async def _ask(self, task: dict[str, Any], **more: Any) -> _Answer:
         """A task that costs nothing and can be repeated.

@@ -8,6 +8,7 @@ only this user can read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ from .. import __version__
 from ..config import LOOPBACK, SECRETS, Config
 from ..errors import SidecarError
 from ..home import FileLock
-from . import Ticket
+from . import Ticket, wire
 from .queue import QueueService
 
 START_SECONDS = 60  # an antivirus may read every file of a first start
@@ -72,7 +73,7 @@ def ask(url: str, token: str, path: str) -> httpx.Response:
     """
     ours = urlsplit(url).hostname in LOOPBACK  # no proxy leads to this computer
     with httpx.Client(timeout=5, trust_env=not ours) as client:
-        return client.get(f"{url}{path}", headers={"Authorization": f"Key {token}"})
+        return wire.get(client, f"{url}{path}", headers={"Authorization": f"Key {token}"})
 
 
 def stop(home: Path) -> bool:
@@ -81,7 +82,10 @@ def stop(home: Path) -> bool:
     state = health(address)
     if address is None or state is None:
         return False
-    with httpx.Client(timeout=10, trust_env=False) as client:
+    with (
+        contextlib.suppress(httpx.TransportError),  # it may be gone before it has answered
+        httpx.Client(timeout=10, trust_env=False) as client,
+    ):
         client.post(f"{address[0]}/shutdown", headers={"Authorization": f"Key {address[1]}"})
     lock = FileLock(folder(home) / "lock")  # free when the process has gone
     deadline = time.monotonic() + 10

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all services share on the wire: the HTTP client, what a request that failed means, and downloads that go on where
-they broke off."""
+"""What all services share on the wire: the HTTP client, whole replies, what a request that failed means, and downloads that go
+on where they broke off."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ NEVER_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-# No GLB that a model makes comes near; a longer body is a mistake or an attack
+# No GLB that a model makes comes near, and no answer; a longer body is a mistake or an attack
 MAX_RESULT_BYTES = 4 * 2**30
+MAX_REPLY_BYTES = 128 * 2**20
 _NOT_NOW = (401, 403, 408, 425, 429)  # said of the one who asks, or of the moment
 _MOST = 1e6  # dollars, or units that are charged for
 _LONGEST_WORDS = 500  # letters
@@ -42,6 +43,44 @@ def open_client(base_url: str) -> httpx.AsyncClient:
     # No proxy leads to this computer
     ours = not base_url or urlsplit(base_url).hostname in LOOPBACK
     return httpx.AsyncClient(timeout=timeout, trust_env=not ours)
+
+
+async def send(client: httpx.AsyncClient, method: str, url: str, **more: Any) -> httpx.Response:
+    """A request, and the whole of its reply, as `httpx.AsyncClient.request` has it. What a reply says that is longer than
+    `MAX_REPLY_BYTES` is not taken: it then says just that, which is no service's answer."""
+    content = bytearray()
+    async with client.stream(method, url, **more) as reply:
+        async for piece in reply.aiter_bytes():
+            content += piece
+            if len(content) > MAX_REPLY_BYTES:
+                break
+    return _complete(reply, content)
+
+
+def get(client: httpx.Client, url: str, **more: Any) -> httpx.Response:
+    """The same for a question by a client that waits."""
+    content = bytearray()
+    with client.stream("GET", url, **more) as reply:
+        for piece in reply.iter_bytes():
+            content += piece
+            if len(content) > MAX_REPLY_BYTES:
+                break
+    return _complete(reply, content)
+
+
+def _complete(reply: httpx.Response, content: bytearray) -> httpx.Response:
+    """A reply with its content, unpacked already."""
+    if len(content) > MAX_REPLY_BYTES:
+        limit = MAX_REPLY_BYTES >> 20
+        content = bytearray(f"a reply of more than {limit} MiB".encode())
+    headers = [pair for pair in reply.headers.raw if pair[0].lower() != b"content-encoding"]
+    return httpx.Response(
+        reply.status_code,
+        headers=headers,
+        content=bytes(content),
+        request=reply.request,
+        extensions=reply.extensions,
+    )
 
 
 def why(error: Exception) -> str:

@@ -262,8 +262,9 @@ class Stage:
                 url = opened.enter_context(_way(way))
                 changes = {name: url for name, _ in self.column.settings.values()}
                 self.config = replace(self.config, **changes)
-            case Limit(length):
-                self._patch.setattr(wire, "MAX_RESULT_BYTES", length)
+            case Limit(file, reply):
+                self._patch.setattr(wire, "MAX_RESULT_BYTES", file or wire.MAX_RESULT_BYTES)
+                self._patch.setattr(wire, "MAX_REPLY_BYTES", reply or wire.MAX_REPLY_BYTES)
 
     def _cancel(self, act: Cancels) -> None:
         go_on = threading.Event()

@@ -86,9 +86,10 @@ class Via:
 
 @dataclass(frozen=True)
 class Limit:
-    """The longest file that is taken, in bytes."""
+    """The longest file, or reply, that is taken, in bytes."""
 
-    length: int
+    file: int | None = None
+    reply: int | None = None
 
 
 Act: TypeAlias = At | Cancels | Goes | Asks | Serves | Via | Limit
@@ -197,6 +198,7 @@ def item(**more: Any) -> Reply:
 NGINX = page(502, "502 Bad Gateway</h1><hr><center>nginx</center>")
 LOGIN = page(200, "Sign in to the studio's network")
 HALF = Reply(200, b'{"request_id": "764cabcf", "data": [{"taskType": ')
+LONG = Reply(200, {"no": 20_000 * "x"}, {"x-fal-request-id": "764cabcf"})
 HALF_OF_FALS = replace(HALF, headers={"x-fal-request-id": "764cabcf"})
 MOVED = Reply(307, b"", {"location": f"{ELSEWHERE}/v2"})
 FAL_ID = {"x-fal-request-id": "764cabcf"}
@@ -217,6 +219,7 @@ PAUSED = Reply(202, {"status": "PAUSED", "request_id": "764cabcf"})
 
 NO_KEY_HERE = "to which the key is not sent"
 NOT_JSON = "a web page"
+SHORT, TOO_LONG = Limit(reply=10_000), "a reply of more than"
 COMPLETED = 2  # status answers of the usual job that come before the one which says that it is done
 
 
@@ -528,6 +531,11 @@ NO_ANSWER = [
         runware=(At(SUBMIT, HALF), ready(sent=2)),
     ),
     Fault(
+        "a reply to the submit that is longer than any",
+        fal=(SHORT, At(SUBMIT, LONG), uncertain(TOO_LONG, accepted=0, told="764cabcf")),
+        runware=(SHORT, At(SUBMIT, LONG), ready(TOO_LONG, sent=2)),
+    ),
+    Fault(
         "the submit is redirected to another origin",
         fal=(At(SUBMIT, MOVED), unsent("RejectedError", "a redirect to", NO_KEY_HERE, sent=1)),
         runware=(At(SUBMIT, MOVED), ready(sent=2)),
@@ -801,6 +809,19 @@ ASKED_AGAIN = [
     for name, (fal, runware) in _NOTHING_SAID.items()
     if not (step == RESULT and name == "an empty object")  # a result without a model: above
 ] + [
+    *(
+        Fault(
+            f"a reply that is longer than any to a question after the {what}",
+            fal=(SHORT, At(step, LONG, 2), ready(TOO_LONG, sent=1)),
+            runware=(SHORT, At(step, LONG, 2), ready(TOO_LONG, sent=1)),
+        )
+        for step, what in ((POLL, "job"), (RESULT, "result"))
+    ),
+    Fault(
+        "a result that is always longer than any reply",
+        fal=(SHORT, At(RESULT, LONG, ALWAYS), left("downloading", TOO_LONG, "asked 50 times.")),
+        runware=(SHORT, At(RESULT, LONG, ALWAYS), left("downloading", TOO_LONG, "asked 50 times.")),
+    ),
     Fault(
         "answers that never make sense",
         fal=(At(POLL, Reply(200, {}), ALWAYS), left("running", "It was asked 50 times.")),
@@ -904,6 +925,15 @@ CANCELLED = [
             ready("It was finished before it could be cancelled."),
         ),
         runware=(Cancels(POLL, skip=1), left("running", "Runware cannot cancel")),
+    ),
+    Fault(
+        "cancelled when it is done, and the result never makes sense",
+        fal=(
+            Cancels(POLL, skip=COMPLETED),
+            At(RESULT, HALF, ALWAYS),
+            left("downloading", "It was asked 50 times."),
+        ),
+        runware="nothing can be cancelled there",
     ),
     Fault(
         "cancelled, and the service has forgotten the job",
@@ -1014,13 +1044,13 @@ DOWNLOADS = [
     _both("it arrives in drops", Serves(Serve(drops=True)), ready(fetches=("",))),
     _both(
         "longer than any model, as told",
-        Limit(1000),
+        Limit(file=1000),
         Serves(Serve()),
         failed("ResultError", "longer than any model", charge=TOLD, fetches=("",)),
     ),
     _both(
         "longer than any model, as it turns out",
-        Limit(1000),
+        Limit(file=1000),
         Serves(Serve(framing="chunks")),
         failed("ResultError", "longer than any model", charge=TOLD, fetches=("",)),
     ),

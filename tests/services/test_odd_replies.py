@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,6 +103,44 @@ def test_a_model_at_no_address_is_a_result_error(url: str) -> None:
 )
 def test_a_charge_is_a_number_that_somebody_charges(value: Any, amount: float | None) -> None:
     assert wire.amount(value) == amount
+
+
+def _asked(headers: dict[str, str], body: AsyncIterator[bytes]) -> httpx.Response:
+    """A reply of this body, as the services' clients take it."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=headers, content=body))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await wire.send(client, "GET", "https://queue.example/a")
+
+    return asyncio.run(ask())
+
+
+def test_a_reply_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_REPLY_BYTES", 3 * 2**20)
+    given = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            given.append(1)
+            yield b" " * 2**20
+
+    reply = _asked({}, endless())
+    assert wire.json_object(reply) is None
+    assert wire.excerpt(reply) == "a reply of more than 3 MiB"
+    assert len(given) == 4
+
+
+def test_a_packed_reply_is_unpacked_and_measured_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_REPLY_BYTES", 2**20)
+
+    async def packed(data: bytes) -> AsyncIterator[bytes]:
+        yield gzip.compress(data)
+
+    headers = {"content-encoding": "gzip", "x-odd": "a"}
+    reply = _asked(headers, packed(b'{"a": 1}'))
+    assert (wire.json_object(reply), reply.headers["x-odd"]) == ({"a": 1}, "a")
+    assert "of more than 1 MiB" in wire.excerpt(_asked(headers, packed(bytes(2**21))))
 
 
 @contextmanager
