@@ -2,5 +2,5 @@
 """Pictures as arrays, for the add-on and the sidecar alike: numpy and Pillow, and nothing of this package.
 
 grids.py    resizing, labelling, distances, sampling      cutout.py   the subject of an opaque picture
-view.py     a small picture of a GLB
+gltf.py     a GLB's triangles                             view.py     a small picture of them
 """

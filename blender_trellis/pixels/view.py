@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A small picture of a GLB without Blender: its triangles as points in their texture's colours, lit from the front.
 
-It is made for telling models apart in an overview. Source of the format: glTF 2.0 specification, sections 3.5 to 3.9 and 4.
+It is made for telling models apart in an overview. Source: glTF 2.0 specification, sections 3.8 (textures) and 3.9 (materials).
 """
 
 from __future__ import annotations
 
 import io
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
+
+from .gltf import Array, Gltf
 
 _FINER = 2  # times the picture's resolution, so that edges are smooth when it is scaled down
 _DENSITY = 1.2  # points for each pixel that a triangle covers
@@ -24,10 +24,6 @@ _YAW, _PITCH = np.radians(-30), np.radians(20)
 _LIGHT = np.array([0.35, 0.55, 0.76])
 _AMBIENT = 0.45
 _GREY = 0.7  # of what has no colour
-_KINDS = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
-
-Array = npt.NDArray[Any]
 
 
 def draw(path: Path, side: int) -> Image.Image:
@@ -121,62 +117,20 @@ class _Model:
     """A GLB as its primitives."""
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        length = struct.unpack_from("<I", data, 12)[0]
-        self._document: dict[str, Any] = json.loads(data[20 : 20 + length])
-        self._binary = memoryview(data)[28 + length :]
+        self._gltf = Gltf(path.read_bytes())
         self._textures: dict[int, Array] = {}
 
     def parts(self) -> Iterator[tuple[Array, _Look]]:
         """Each primitive's triangles (F, 3, 3), placed, and their look."""
-        document = self._document
-        scenes = document.get("scenes")
-        roots = (
-            scenes[document.get("scene", 0)].get("nodes", [])
-            if scenes
-            else range(len(document["nodes"]))
-        )
-        open_ = [(number, np.eye(4)) for number in roots]
-        while open_:
-            number, above = open_.pop()
-            node = document["nodes"][number]
-            placed = above @ _matrix(node)
-            open_ += [(child, placed) for child in node.get("children", [])]
-            for primitive in self._primitives(node):
-                corners = self._corners(primitive["attributes"]["POSITION"], primitive)
-                yield corners @ placed[:3, :3].T + placed[:3, 3], self._look(primitive)
+        for primitive, placed in self._gltf.triangles():
+            faces = self._gltf.faces(primitive)
+            corners = self._gltf.values(primitive["attributes"]["POSITION"])[faces]
+            yield corners @ placed[:3, :3].T + placed[:3, 3], self._look(primitive, faces)
 
-    def _primitives(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if "mesh" in node:
-            for primitive in self._document["meshes"][node["mesh"]]["primitives"]:
-                if primitive.get("mode", 4) == 4:
-                    yield primitive
-
-    def _corners(self, accessor: int, primitive: dict[str, Any]) -> Array:
-        """An attribute at the corners of each triangle (F, 3, C)."""
-        values = self._read(accessor).astype(np.float64)
-        if "indices" in primitive:
-            values = values[self._read(primitive["indices"])[:, 0]]
-        return values[: len(values) // 3 * 3].reshape(-1, 3, values.shape[1])
-
-    def _read(self, number: int) -> Array:
-        """The values of an accessor (N, C); integers that stand for fractions as these."""
-        accessor = self._document["accessors"][number]
-        view = self._document["bufferViews"][accessor["bufferView"]]
-        kind, width = np.dtype(_KINDS[accessor["componentType"]]), _WIDTHS[accessor["type"]]
-        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-        stride = view.get("byteStride", kind.itemsize * width)
-        values: Array = np.ndarray(
-            (accessor["count"], width), kind, self._binary, start, (stride, kind.itemsize)
-        )
-        if accessor.get("normalized"):
-            return values / np.iinfo(kind).max
-        return values
-
-    def _look(self, primitive: dict[str, Any]) -> _Look:
+    def _look(self, primitive: dict[str, Any], faces: Array) -> _Look:
         material = {}
         if "material" in primitive:
-            material = self._document["materials"][primitive["material"]]
+            material = self._gltf.document["materials"][primitive["material"]]
         surface = material.get("pbrMetallicRoughness", {})
         named = surface.get("baseColorTexture")
         plain = [1, 1, 1] if named or "material" in primitive else [_GREY] * 3
@@ -184,38 +138,16 @@ class _Model:
         factor = np.sqrt(np.array(surface.get("baseColorFactor", plain)[:3]))
         if not named:
             return _Look(factor, None, None)
-        uvs = self._corners(
-            primitive["attributes"][f"TEXCOORD_{named.get('texCoord', 0)}"], primitive
-        )
-        return _Look(factor, self._texture(named["index"]), uvs)
+        uvs = self._gltf.values(primitive["attributes"][f"TEXCOORD_{named.get('texCoord', 0)}"])
+        return _Look(factor, self._texture(named["index"]), uvs[faces])
 
     def _texture(self, number: int) -> Array:
         """A texture's pixels (H, W, 3)."""
         if number not in self._textures:
-            texture = self._document["textures"][number]
+            document = self._gltf.document
+            texture = document["textures"][number]
             webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
-            image = self._document["images"][webp.get("source", texture.get("source"))]
-            view = self._document["bufferViews"][image["bufferView"]]
-            start = view.get("byteOffset", 0)
-            data = bytes(self._binary[start : start + view["byteLength"]])
-            with Image.open(io.BytesIO(data)) as picture:
+            image = document["images"][webp.get("source", texture.get("source"))]
+            with Image.open(io.BytesIO(self._gltf.content(image["bufferView"]))) as picture:
                 self._textures[number] = np.asarray(picture.convert("RGB"))
         return self._textures[number]
-
-
-def _matrix(node: dict[str, Any]) -> Array:
-    """A node's place, (4, 4)."""
-    if "matrix" in node:
-        return np.array(node["matrix"], np.float64).reshape(4, 4).T
-    x, y, z, w = node.get("rotation", (0, 0, 0, 1))
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    made = np.eye(4)
-    made[:3, :3] = rotation * np.array(node.get("scale", (1, 1, 1)))
-    made[:3, 3] = node.get("translation", (0, 0, 0))
-    return made
