@@ -22,7 +22,7 @@ from . import __version__
 from .config import Config
 from .errors import InputError, OutputError, SidecarError
 from .generation.job import Event, Job
-from .generation.library import check_output, copy_out
+from .generation.library import check_output, copy_out, numbered
 from .generation.request import Request
 from .generation.runner import Runner
 from .install import Cancelled, Tell, installer
@@ -183,7 +183,7 @@ def write_all(result: Result, output: Path) -> list[Path]:
     """
     written = []
     for number in range(len(result.files)):
-        path = output if number == 0 else output.with_stem(f"{output.stem}-{number + 1}")
+        path = numbered(output, number)
         _write(result, number, path)
         written.append(path)
     return written

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show.error(error)
         code = error.exit_code
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("blender_trellis"):
+        if (error.name or "").startswith(__name__.rpartition(".")[0]):
             raise
         show.error(
             InputError(
@@ -114,46 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     generate = command(
         "generate", _generate, "make a model of one or several images, or many models"
     )
-    generate.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="a file; or, where the service takes it, a URL. For a model each: a folder, a quoted pattern as '*.png', or a "
-        "manifest that ends in .csv or .jsonl",
-    )
-    generate.add_argument(
-        "--endpoint", default="local/draft", metavar="ID", help="default: %(default)s"
-    )
-    generate.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="a parameter, by its documented name",
-    )
-    generate.add_argument(
-        "--mesh", type=Path, metavar="FILE", help="the .glb that an endpoint works on"
-    )
-    generate.add_argument(
-        "--cut-out",
-        action="store_true",
-        help="take a plain background away here, instead of leaving it to whoever makes the model",
-    )
-    generate.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="a .glb or .blend to write; of a batch the folder",
-    )
-    generate.add_argument(
-        "--max-cost",
-        type=_not_negative,
-        metavar="USD",
-        help="refuse what would cost more than this",
-    )
-    _add_timeout(generate)
-    cli_batch.add_options(generate)
+    _add_generate_options(generate)
     price = command("price", _price, "what a model would cost, as far as is known beforehand")
     price.add_argument("endpoint", metavar="ID")
     price.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
@@ -174,6 +135,49 @@ def _parser() -> argparse.ArgumentParser:
     cli_install.add_options(sidecar)
     command("doctor", _doctor, "what is installed and configured")
     return parser
+
+
+def _add_generate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file; or, where the service takes it, a URL. For a model each: a folder, a quoted pattern as '*.png', or a "
+        "manifest that ends in .csv or .jsonl",
+    )
+    parser.add_argument(
+        "--endpoint", default="local/draft", metavar="ID", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="a parameter, by its documented name",
+    )
+    parser.add_argument(
+        "--mesh", type=Path, metavar="FILE", help="the .glb that an endpoint works on"
+    )
+    parser.add_argument(
+        "--cut-out",
+        action="store_true",
+        help="take a plain background away here, instead of leaving it to whoever makes the model",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="a .glb or .blend to write; of a batch the folder",
+    )
+    parser.add_argument(
+        "--max-cost",
+        type=_not_negative,
+        metavar="USD",
+        help="refuse what would cost more than this",
+    )
+    _add_timeout(parser)
+    cli_batch.add_options(parser)
 
 
 def _add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -278,7 +282,6 @@ def _endpoints(arguments: argparse.Namespace, show: Show) -> None:
 
     if arguments.endpoint:
         get(arguments.endpoint)
-    if arguments.endpoint:
         schema = schemas()[arguments.endpoint]
         show.data({arguments.endpoint: schema}, lambda: _table(arguments.endpoint, schema))
     else:

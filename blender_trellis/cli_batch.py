@@ -8,19 +8,19 @@ import contextlib
 import dataclasses
 import importlib.util
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_show import Show, amount, money
+from .cli_show import Show, amount, confirm, money
 from .endpoints.prices import CURRENCY, Estimate
 from .errors import CancelledError, InputError, OutputError, TrellisError, UnreachableError
 from .generation.job import Job, State
 from .generation.library import output_error
 
 if TYPE_CHECKING:
-    from .generation.batch import Book, Progress
+    from .generation.batch import Progress
+    from .generation.book import Book
     from .generation.request import Request
     from .generation.rows import Row
     from .generation.runner import Runner
@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, source: str, asked: Request, show: Show) -> int:
     """Make a model for each row of `source`, of which `asked` holds what they have in common."""
     from . import api
-    from .generation.batch import Book
+    from .generation.book import Book
     from .generation.rows import read_rows, refuse
     from .generation.runner import Runner
 
@@ -121,17 +121,11 @@ class _Command:
         self._show.plan(plan, f"{to_send} of {count} models to make{_price(cost)}.")
         if cost is None or self._arguments.yes or self._arguments.max_cost is not None:
             return
-        if self._arguments.json or sys.stdin is None or not sys.stdin.isatty():
-            raise InputError(
-                f"Nothing was sent: this would cost about {amount(cost.amount)} {CURRENCY}, and nobody can be asked here. Say "
-                "--yes, or give --max-cost."
-            )
-        try:
-            answer = input("Continue? [y/N] ")
-        except EOFError:
-            answer = ""
-        if answer.strip().lower() not in ("y", "yes"):
-            raise CancelledError("Nothing was sent.")
+        unasked = (
+            f"Nothing was sent: this would cost about {amount(cost.amount)} {CURRENCY}, and nobody can be asked here. Say "
+            "--yes, or give --max-cost."
+        )
+        confirm(self._arguments, unasked, "Nothing was sent.")
 
     def carry_out(self) -> int:
         """Make the models; returns the exit code."""
@@ -140,11 +134,15 @@ class _Command:
                 progress = self.batch.run(self._show.batch, self._arguments.timeout)
         except KeyboardInterrupt:
             progress = self.batch.progress()
+        error, files = self._why_not_all(progress), [self._book.results]
+        try:
+            files += self._contact_sheet()
+        except OutputError as unwritten:
+            error = error or unwritten
         self._show.close_line()
-        error = self._why_not_all(progress)
         if error:
             self._show.error(error)
-        self._tell(progress, [self._book.results, *self._contact_sheet()])
+        self._tell(progress, files)
         if error:
             return error.exit_code
         return INCOMPLETE if progress.ready < progress.total else 0
@@ -224,14 +222,14 @@ class _Command:
             for row in self._rows:
                 known = self._book.lines.get(row.output)
                 if known is None:
-                    yield Cell(row.output, None, "not made")
+                    yield Cell(row.number, row.output, None, "not made")
                 elif known.state is State.READY:
                     picture = self._picture(row.output, known.job_id)
-                    yield Cell(row.output, picture, "" if picture else "no picture")
+                    yield Cell(row.number, row.output, picture, "" if picture else "no picture")
                 else:
-                    yield Cell(row.output, None, str(known.state))
+                    yield Cell(row.number, row.output, None, str(known.state))
 
-        return make_sheet(cells(), self._book.folder / _SHEET)
+        return make_sheet(cells(), self._book.folder / _SHEET, _more_letters)
 
     def _picture(self, output: str, job_id: str | None) -> Path | None:
         """A picture of a row's model, drawn once."""
@@ -241,6 +239,17 @@ class _Command:
         with contextlib.suppress(InputError):  # else somebody took it out of the journal
             model = Path(self._runner.journal.get(job_id or "").files[0])
         return picture_of(model, self._book.folder / ".thumbnails" / f"{job_id}.png")
+
+
+def _more_letters() -> list[Path]:
+    """The fonts of Blender, where there is one: for the alphabets of Europe, and for Chinese, Japanese and Korean."""
+    if importlib.util.find_spec("bpy") is None:
+        return []
+    import bpy
+
+    fonts = bpy.utils.system_resource("DATAFILES", path="fonts")  # type: ignore[attr-defined]
+    names = ("Inter.*", "Noto Sans CJK *")
+    return [path for name in names for path in Path(fonts).glob(name)] if fonts else []
 
 
 def _price(cost: Estimate | None) -> str:

@@ -5,26 +5,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
+from .cli_show import Show, confirm
 from .errors import CancelledError, InputError
 from .generation.job import Event, State
 from .install import Report, builds, installer, weights
 
 ACTIONS = ("install", "uninstall")
 _TELL_SECONDS = 0.5  # pip says several times a second how far it is
-
-
-class Show(Protocol):
-    """How the command line shows things."""
-
-    def event(self, event: Event) -> None: ...
-
-    def data(self, value: Any, text: Callable[[], str]) -> None: ...
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +79,8 @@ def run(arguments: argparse.Namespace, show: Show) -> int:
     def begin(plan: installer.Plan) -> None:
         _show(plan, show)
         if not plan.empty and not plan.problem and not arguments.yes:
-            _ask(arguments.json)
+            unasked = "Nothing was downloaded, since nobody can be asked here whether that is wanted. Say --yes to install it."
+            confirm(arguments, unasked, "Nothing was downloaded.")
 
     try:
         made = api.install_local(_wish(arguments), on_report=_Teller(show), on_plan=begin)
@@ -108,25 +99,6 @@ def run(arguments: argparse.Namespace, show: Show) -> int:
     }
     show.data(result, lambda: "\n".join([*_lines(found), *made.lost]))
     return 0
-
-
-def _ask(json: bool) -> None:
-    """Go on only if somebody says so.
-
-    Raises:
-        InputError: there is nobody to ask.
-        CancelledError: the answer is no.
-    """
-    if json or sys.stdin is None or not sys.stdin.isatty():
-        raise InputError(
-            "Nothing was downloaded, since nobody can be asked here whether that is wanted. Say --yes to install it."
-        )
-    try:
-        answer = input("Continue? [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
-        raise CancelledError("Nothing was downloaded.")
 
 
 def _uninstalled(there: bool) -> str:

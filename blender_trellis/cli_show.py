@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the command line shows things: as JSON objects, one a line, or as words and a progress bar."""
+"""How the command line shows things, as JSON objects, one a line, or as words and a progress bar; and how it asks."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .endpoints.prices import CURRENCY
-from .errors import TrellisError
+from .errors import CancelledError, InputError, TrellisError
 from .generation.job import Event, Job, time_left
 
 if TYPE_CHECKING:
@@ -183,6 +184,23 @@ class LogHandler(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         self._show.close_line()
         super().emit(record)
+
+
+def confirm(arguments: argparse.Namespace, unasked: str, refused: str) -> None:
+    """Go on only if somebody at the terminal says so.
+
+    Raises:
+        InputError: `unasked`, where there is nobody to ask.
+        CancelledError: `refused`, where the answer is no.
+    """
+    if arguments.json or sys.stdin is None or not sys.stdin.isatty():
+        raise InputError(unasked)
+    try:
+        answer = input("Continue? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise CancelledError(refused)
 
 
 def money(cost: dict[str, Any]) -> str:

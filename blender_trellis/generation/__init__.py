@@ -8,5 +8,5 @@ runner.py    the thread in which jobs live      carrier.py   what is done with o
 images.py    input pictures      fetch.py   those on the web      glb.py   delivered models
 library.py   where both are kept
 rows.py      what a batch is made of: a folder, a pattern, a manifest
-batch.py     many jobs in one go     sheet.py     the pictures of them
+batch.py     many jobs in one go     book.py     their results, by row     sheet.py     the pictures of them
 """

@@ -8,9 +8,6 @@ the batch again, however the last run ended, finds what became of every row, and
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import os
 import queue
 import time
 import uuid
@@ -18,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..endpoints import get, prices
 from ..endpoints.schema import schemas
@@ -29,16 +26,16 @@ from ..errors import (
     InputError,
     LeftError,
     PriceError,
+    ResultError,
     StorageError,
     TrellisError,
     UncertainError,
     UnreachableError,
     from_record,
 )
-from ..home import FileLock, atomic_write
 from ..services import check_access, with_key
+from .book import Book, Line, amount_of, line_of
 from .job import ENDED, Event, Job, State
-from .library import storage_error
 from .request import check_inputs, check_price
 from .rows import Problem, Row, refuse
 
@@ -53,14 +50,6 @@ _RECENT = 30  # rows by which the rate is measured
 _GENERAL = (AccessError, AccountError, PriceError, StorageError, UnreachableError)
 _EVERYWHERE = (PriceError, StorageError)
 _TRIED = (State.FAILED, State.CANCELLED)
-
-
-class Line(NamedTuple):
-    """What is kept in mind of a line of results."""
-
-    state: State
-    job_id: str | None
-    cost: float
 
 
 @dataclass(frozen=True)
@@ -82,130 +71,6 @@ class Progress:
     @property
     def done(self) -> int:
         return self.ready + self.failed + self.uncertain
-
-
-class Book:
-    """A batch's folder: whose it is, and its lines of results, at most one for each row.
-
-    One process at a time may have it open. A line is on the disk when `write` returns.
-    """
-
-    def __init__(self, folder: Path, home: Path) -> None:
-        self.folder = folder.absolute()
-        self.results = self.folder / "results.jsonl"
-        self.id = ""
-        self.lines: dict[str, Line] = {}
-        self._home = home.absolute()
-        self._identity = self.folder / "batch.json"
-        name = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
-        self._lock = FileLock(home / "batches" / name)
-        try:
-            if not self._lock.acquire():
-                raise InputError(f"Another command is making the batch in {folder}. Wait for it.")
-            if self._identity.exists():
-                self._open()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, OSError):
-                raise storage_error(error, folder) from error
-            raise
-
-    def _open(self) -> None:
-        """Take up what an earlier run left."""
-        try:
-            known = json.loads(self._identity.read_bytes())
-            self.id, home = str(known["id"]), Path(known["home"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self._identity} is damaged: {error}. Give another folder."
-            ) from error
-        if home != self._home:
-            raise InputError(
-                f"The batch in {self.folder} was begun with the journal in {home}. The one in {self._home} does not know "
-                "what was sent. Set TRELLIS_HOME to the former, or give another folder."
-            )
-        if self.results.exists():
-            self._cut_off()
-            self._learn()
-
-    def begin(self) -> None:
-        """Make the folder what it is, if it is not yet."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not self.id:
-                self.id = str(uuid.uuid4())
-                with atomic_write(self._identity) as part:
-                    known = {"id": self.id, "home": str(self._home)}
-                    part.write_text(json.dumps(known), encoding="utf-8")
-            self.results.touch()
-        except OSError as error:
-            raise storage_error(error, self.folder) from error
-
-    def _cut_off(self) -> None:
-        """Remove a last line that a killed process did not finish: the journal knows what it was about to say."""
-        with self.results.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            while end:
-                file.seek(end - 1)
-                if file.read(1) == b"\n":
-                    break
-                end -= 1
-            file.truncate(end)
-
-    def _read(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        with self.results.open(encoding="utf-8", errors="replace") as file:
-            for number, text in enumerate(file, 1):
-                try:
-                    line = json.loads(text)
-                    State(line["state"])
-                    yield str(line["output"]), line
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"Line {number} of {self.results} is none of a batch's. Move the file away: it is written anew."
-                    ) from error
-
-    def _learn(self) -> None:
-        self.lines = {output: _in_short(line) for output, line in self._read()}
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Add a row's line.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        try:
-            with self.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise storage_error(error, self.folder) from error
-        self.lines[line["output"]] = _in_short(line)
-
-    def drop(self, outputs: set[str]) -> None:
-        """Take out the lines of rows that are worked on again."""
-        if not outputs & self.lines.keys():
-            return
-        try:
-            with atomic_write(self.results) as part, part.open("w", encoding="utf-8") as kept:
-                for output, line in self._read():
-                    if output not in outputs:
-                        kept.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise storage_error(error, self.folder) from error
-        self._learn()
-
-    def close(self) -> None:
-        """Let others open it."""
-        self._lock.release()
-
-
-def _in_short(line: dict[str, Any]) -> Line:
-    return Line(State(line["state"]), line.get("job_id"), _amount(line.get("cost")))
-
-
-def _amount(cost: dict[str, Any] | None) -> float:
-    return float(cost["amount"]) if cost else 0.0
 
 
 class Batch:
@@ -326,7 +191,7 @@ class Batch:
             return None
         sums = (round(sum(edge), 6) for edge in zip(*map(_edges, each), strict=True))
         found = prices.Estimate(*sums)
-        going_on = sum(_amount(part.cost) for _, part in self._taken if part.state not in ENDED)
+        going_on = sum(amount_of(part.cost) for _, part in self._taken if part.state not in ENDED)
         check_price(self._max_cost, round(self._cost + going_on + found.amount, 6))
         return found
 
@@ -402,7 +267,7 @@ class Batch:
             spoken_for = sum(
                 each.amount for other in self._at_work.values() if (each := _price(other))
             )
-            limit = round(self._max_cost - self._cost - spoken_for, 6)
+            limit = max(round(self._max_cost - self._cost - spoken_for, 6), 0.0)
         job_id = str(uuid.uuid4())
         self._at_work[job_id] = row
         self._runner.submit(replace(row.request, wish=wish, max_cost=limit), job_id)
@@ -468,6 +333,9 @@ class Batch:
         if job.state is State.READY:
             try:
                 self._deliver(job, self._book.folder / row.output)
+            except ResultError as error:  # of this model alone; it is tried again by the next run
+                self._write(row, State.FAILED, job, error.record)
+                return
             except TrellisError as error:
                 self.stops.setdefault("", error)
                 self._left += 1
@@ -475,7 +343,7 @@ class Batch:
         self._write(row, job.state, job, job.error)
 
     def _write(self, row: Row, state: State, job: Job | None, error: dict[str, Any] | None) -> None:
-        line = _line(row, state, job, error)
+        line = line_of(row, state, job, error)
         try:
             self._book.write(line)
         except StorageError as full:
@@ -489,7 +357,7 @@ class Batch:
         self._written(line)
 
     def _count_cost(self, cost: dict[str, Any] | None) -> None:
-        self._cost += _amount(cost)
+        self._cost += amount_of(cost)
         self._estimate |= bool(cost and cost["estimate"])
 
 
@@ -511,21 +379,3 @@ def _price(row: Row) -> prices.Estimate | None:
 
 def _edges(cost: prices.Estimate) -> tuple[float, float, float]:
     return cost.amount, cost.low, cost.high
-
-
-def _line(row: Row, state: State, job: Job | None, error: dict[str, Any] | None) -> dict[str, Any]:
-    """A row's line of results."""
-    took = job.ready - job.submitted if job and job.ready and job.submitted else None
-    return {
-        "row": row.number,
-        "output": row.output,
-        "state": state,
-        "images": [str(given) for given in row.request.images],
-        "endpoint": row.request.endpoint,
-        "seed": job and job.seed,
-        "seconds": took and round(took, 1),
-        "cost": job.cost if job and state in ENDED else None,
-        "job_id": job and job.id,
-        "request_id": job and job.request_id,
-        "error": error and {name: error[name] for name in ("kind", "message")},
-    }

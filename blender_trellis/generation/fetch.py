@@ -53,7 +53,7 @@ def _file_name(url: str) -> str:
 
 
 def _download(url: str, path: Path, online: bool) -> None:
-    host = urlsplit(url).hostname
+    host: str | None = url
 
     def allowed(request: httpx.Request) -> None:  # of each redirect too
         if not online and request.url.host not in LOOPBACK:
@@ -63,6 +63,7 @@ def _download(url: str, path: Path, online: bool) -> None:
 
     until = time.monotonic() + _SECONDS
     try:
+        host = urlsplit(url).hostname
         with (
             httpx.Client(
                 follow_redirects=True,
@@ -78,7 +79,7 @@ def _download(url: str, path: Path, online: bool) -> None:
                     f"{host} does not give the picture out (HTTP {reply.status_code}). Save it as a file and open that."
                 )
             _take(reply, path, until)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         why = wire.why(error) if isinstance(error, httpx.HTTPError) else error
         raise ImageError(f"The picture could not be fetched from {host} ({why}).") from error
 

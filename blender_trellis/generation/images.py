@@ -24,6 +24,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "TGA", "AVIF")
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 80_000_000  # below the number from which Pillow itself suspects a decompression bomb
 MIN_SIDE = 16
+_URL = re.compile(r"\s*https?:", re.IGNORECASE)
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _BASE64 = re.compile("[A-Za-z0-9+/]+={0,2}")
 _SHORTEST_BASE64 = 260  # characters; no picture is smaller, and few paths are longer
@@ -46,7 +47,7 @@ class InputImage:
 
 def reference(given: str) -> str | None:
     """What kind of reference this is: "url", "uuid", or None if it is a file's path or the picture itself."""
-    if urlsplit(given).scheme in ("http", "https"):
+    if _URL.match(given):
         return "url"
     return "uuid" if _UUID.fullmatch(given) and not Path(given).exists() else None
 
@@ -55,7 +56,9 @@ def name_of(given: str) -> str:
     """What to call the picture that was given as `given`."""
     kind = reference(given)
     if kind == "url":
-        return unquote(urlsplit(given).path.rpartition("/")[2]) or "picture"
+        with contextlib.suppress(ValueError):  # else it is no address, as its host will say
+            return unquote(urlsplit(given).path.rpartition("/")[2]) or "picture"
+        return "picture"
     return given if kind else "picture" if _embedded(given) is not None else Path(given).name
 
 
@@ -167,9 +170,10 @@ def check_file(path: Path) -> None:
     """Refuse a file that cannot be a picture, unread: an ImageError."""
     if path == Path():
         raise ImageError("The image has no name. Give the path of a picture.")
-    if not path.exists():
-        raise ImageError(f"There is no image {path}. Check the path.")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:  # or it is no path at all, as base64 that is broken
+        raise ImageError(f"There is no image {str(path)[:300]}. Check the path.") from error
     if path.is_dir():
         raise ImageError(f"{path} is a folder. Give the image file itself.")
     check_bytes(path.name, size)

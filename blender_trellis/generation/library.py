@@ -126,6 +126,11 @@ def output_error(error: OSError, output: Path) -> OutputError:
     return OutputError(f"Cannot write {output}: {error.strerror or error}. Choose another place.")
 
 
+def numbered(output: Path, number: int) -> Path:
+    """Where one of several results goes: the first one, 0, to `output`, and further ones beside it, as name-2.glb."""
+    return output.with_stem(f"{output.stem}-{number + 1}") if number else output
+
+
 def check_output(output: Path) -> None:
     """Refuse an output that could not be written, before anything is generated or paid.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..endpoints.schema import schemas
 from ..errors import ImageError, InputError, OutputError, ParameterError, TrellisError
+from .library import numbered
 
 if TYPE_CHECKING:
     from .request import Request
@@ -43,6 +44,15 @@ class Row:
     place: str
     output: str
     request: Request
+
+    @property
+    def outputs(self) -> list[str]:
+        """The paths of all models that it makes."""
+        from ..endpoints import get
+
+        asked = get(self.request.endpoint).parse(self.request.parameters)
+        paths = [numbered(Path(self.output), n) for n in range(getattr(asked, "number_results", 1))]
+        return [path.as_posix() for path in paths]
 
     @property
     def mark(self) -> str:
@@ -259,6 +269,7 @@ def _of_jsonl(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]
 
 def _of_line(number: int, given: dict[str, Any], base: Path, defaults: Request) -> Row | Problem:
     place = f"line {number}"
+    given = {name: value for name, value in given.items() if value is not None}
     try:
         asked = replace(
             defaults,
@@ -343,10 +354,12 @@ def _unique(found: Iterable[Row | Problem]) -> tuple[list[Row], list[Problem]]:
         if isinstance(each, Problem):
             problems.append(each)
             continue
-        first = taken.setdefault(each.output.casefold(), each)  # as most file systems see it
-        if first is each:
+        names = {name.casefold(): name for name in each.outputs}  # as most file systems see it
+        double = next((name for name in names if name in taken), None)
+        if double is None:
             rows.append(each)
+            taken |= dict.fromkeys(names, each)
         else:
-            words = f"{each.place}: {each.output} is the output of {first.place} too."
+            words = f"{each.place}: {names[double]} is the output of {taken[double].place} too."
             problems.append(Problem(each.number, words))
     return rows, problems

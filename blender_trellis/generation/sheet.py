@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from ..home import atomic_write
-from .library import output_error, thumbnail
+from .library import numbered, output_error, thumbnail
 
 _log = logging.getLogger(__name__)
 
@@ -21,13 +23,18 @@ _CAPTION = 26  # pixels below it
 _GAP = 8
 _COLUMNS = 8
 _ROWS = 25  # on a page, so that it stays a picture that can be looked at
-_FONT = 13
+_LETTERS = 13  # pixels, their height
 _PAPER, _CARD, _INK, _ALARM = "#303030", "#3d3d3d", "#e6e6e6", "#ff7a6b"
 
 
-class Cell(NamedTuple):
-    """A model's place. `picture` is a small one of it, None where there is no model; `note` then says why, in a word."""
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+
+class Cell(NamedTuple):
+    """A model's place. `number` is that of its row. `picture` is a small one of it, None where there is no model; `note` then
+    says why, in a word."""
+
+    number: int
     name: str
     picture: Path | None
     note: str = ""
@@ -54,46 +61,83 @@ def picture_of(model: Path, kept: Path) -> Path | None:
     return kept
 
 
-def make_sheet(cells: Iterable[Cell], to: Path) -> list[Path]:
+def make_sheet(
+    cells: Iterable[Cell], to: Path, more_letters: Callable[[], Sequence[Path]] = tuple
+) -> list[Path]:
     """Draw the contact sheet as the PNG `to`; further pages stand beside it, as name-2.png. Returns all of them.
+
+    Pillow's own font has the letters of ASCII alone; where a name has others, `more_letters` is asked for files of other fonts. A
+    name that none of them can write is replaced by the number of its row.
 
     Raises:
         OutputError: one cannot be written.
     """
+    fonts = _Fonts(more_letters)
     pages: list[Path] = []
     left = iter(cells)
     while page := [*islice(left, _COLUMNS * _ROWS)]:
-        path = to.with_stem(f"{to.stem}-{len(pages) + 1}") if pages else to
+        path = numbered(to, len(pages))
         try:
             with atomic_write(path) as part:
-                _page(page).save(part, "PNG")
+                _page(page, fonts).save(part, "PNG")
         except OSError as error:
             raise output_error(error, path) from error
         pages.append(path)
     return pages
 
 
-def _page(cells: Sequence[Cell]) -> Image.Image:
+class _Fonts:
+    """What names are written with."""
+
+    def __init__(self, more_letters: Callable[[], Sequence[Path]]) -> None:
+        self._more_letters = more_letters
+        self.own = ImageFont.load_default(_LETTERS)
+
+    @functools.cached_property
+    def _others(self) -> list[_Font]:
+        found: list[_Font] = []
+        for path in self._more_letters():
+            try:
+                found.append(ImageFont.truetype(path, _LETTERS))
+            except OSError as error:  # it may be packed in a way that this Pillow does not know
+                _log.info("%s cannot be used: %s", path, error)
+        return found
+
+    def caption(self, cell: Cell) -> tuple[str, _Font]:
+        """What to call a model, and the font for that."""
+        name = unicodedata.normalize("NFC", cell.name)  # macOS has letters and accents apart
+        if name.isascii():
+            return name, self.own
+        font = next((font for font in self._others if _has(font, name)), None)
+        return (name, font) if font else (f"row {cell.number}", self.own)
+
+
+def _has(font: _Font, text: str) -> bool:
+    """Whether a font has all letters of a text: for those that it lacks it draws all the same."""
+    lacking = _drawn(font, "\uffff")
+    return all(_drawn(font, letter) != lacking for letter in set(text))
+
+
+def _drawn(font: _Font, letter: str) -> bytes:
+    picture = Image.new("L", (2 * _LETTERS, 2 * _LETTERS))
+    ImageDraw.Draw(picture).text((0, 0), letter, fill=255, font=font)
+    return picture.tobytes()
+
+
+def _page(cells: Sequence[Cell], fonts: _Fonts) -> Image.Image:
     columns = min(len(cells), _COLUMNS)
     rows = -(-len(cells) // columns)
     width, height = SIDE + _GAP, SIDE + _CAPTION + _GAP
     page = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
-    for cell, (row, column) in zip(cells, _places(columns), strict=False):
-        _put(page, cell, _GAP + column * width, _GAP + row * height)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        _put(page, cell, fonts, _GAP + column * width, _GAP + row * height)
     return page
 
 
-def _places(columns: int) -> Iterator[tuple[int, int]]:
-    row = 0
-    while True:
-        yield from ((row, column) for column in range(columns))
-        row += 1
-
-
-def _put(page: Image.Image, cell: Cell, x: int, y: int) -> None:
+def _put(page: Image.Image, cell: Cell, fonts: _Fonts, x: int, y: int) -> None:
     """One cell, with its upper left corner at a place of the page."""
     draw = ImageDraw.Draw(page)
-    font = ImageFont.load_default(_FONT)
     draw.rectangle((x, y, x + SIDE - 1, y + SIDE + _CAPTION - 1), fill=_CARD)
     if cell.picture:
         with Image.open(cell.picture) as opened:
@@ -102,14 +146,16 @@ def _put(page: Image.Image, cell: Cell, x: int, y: int) -> None:
         inset = ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2)
         page.paste(picture, (x + inset[0], y + inset[1]), picture)
     if cell.note:
-        draw.text((x + SIDE / 2, y + SIDE / 2), cell.note, fill=_ALARM, font=font, anchor="mm")
-    name = _fitting(cell.name, font, SIDE - 2 * _GAP)
+        middle = (x + SIDE / 2, y + SIDE / 2)
+        draw.text(middle, cell.note, fill=_ALARM, font=fonts.own, anchor="mm")
+    name, font = fonts.caption(cell)
+    name = _fitting(name, font, SIDE - 2 * _GAP)
     draw.text((x + SIDE / 2, y + SIDE + _CAPTION / 2), name, fill=_INK, font=font, anchor="mm")
 
 
-def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _fitting(name: str, font: _Font, width: int) -> str:
     """`name`, or as much of its end as there is place for: names of one batch differ there."""
     kept = name
-    while font.getlength(kept) > width and len(kept) > 2:
-        kept = f"…{kept[2:]}"
+    while font.getlength(kept) > width and len(kept) > 4:
+        kept = f"...{kept[4:]}"
     return kept

@@ -8,12 +8,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from blender_trellis import cli
+from blender_trellis.config import Config
+from blender_trellis.errors import ResultError, StorageError
+from blender_trellis.generation.batch import Batch
+from blender_trellis.generation.book import Book
+from blender_trellis.generation.job import Job
+from blender_trellis.generation.request import Request
+from blender_trellis.generation.rows import read_rows
+from blender_trellis.generation.runner import Runner
 from blender_trellis.services.queue import QueueService
 from cli.batches import (
     assert_each_once,
@@ -130,6 +139,44 @@ def test_a_manifest_says_what_each_row_asks_for(
     assert told == {2: ("Stuhl ü.glb", 7), 3: ("chairs/two.glb", 8)}
 
 
+def test_a_row_may_become_a_blend(
+    fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
+) -> None:
+    given = [
+        {"images": "pictures/0000.png", "output": "椅子.blend"},
+        {"images": "pictures/0001.png"},
+    ]
+    manifest = write_manifest(tmp_path / "rows.jsonl", given)
+    done = run_trellis("generate", manifest, *FAL, "--output", out, "--yes", "--json")
+    assert done.code == 0, done
+    assert (out / "椅子.blend").read_bytes()[:4] in (b"BLEN", b"\x28\xb5\x2f\xfd")  # or compressed
+    assert (out / "0001.glb").read_bytes()[:4] == b"glTF"
+    assert {line["output"] for line in results(out)} == {"椅子.blend", "0001.glb"}
+
+
+def test_a_model_that_cannot_be_written_stops_no_other_and_is_tried_again(
+    fal: FalStandIn, pictures: Path, out: Path
+) -> None:
+    rows, _ = read_rows(str(pictures), Request("fal-ai/trellis-2", []))
+    unreadable = {"0000.glb"}
+
+    def deliver(job: Job, to: Path) -> None:
+        if to.name in unreadable:
+            raise ResultError("Blender cannot read it.")
+
+    with closing(Runner(Config.load())) as runner, closing(Book(out, runner.config.home)) as book:
+        for ready, charged in ((2, 0.9), (3, 0.9)):
+            batch = Batch(runner, book, rows, deliver=deliver, written=lambda _: None)
+            done = batch.run(lambda _: None, 60)
+            assert (done.ready, done.failed, done.cost) == (
+                ready,
+                3 - ready,
+                pytest.approx(charged),
+            )
+            unreadable.clear()
+    assert len(fal.submits) == 3
+
+
 def test_every_bad_row_is_named_and_nothing_is_started(
     run: Run, fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
 ) -> None:
@@ -209,6 +256,15 @@ def test_a_limit_stops_the_batch_where_the_service_is_dearer_than_expected(
     assert "PriceError" in done.out
     assert done.last["cost"]["amount"] == pytest.approx(0.84)
     assert len(fal.submits) == 2
+
+
+def test_a_sheet_that_cannot_be_written_hides_nothing_of_what_was_made(
+    run: Run, fal: FalStandIn, pictures: Path, out: Path
+) -> None:
+    (out / "contact-sheet.png").mkdir(parents=True)
+    done = run("generate", pictures, *FAL, "--output", out, "--yes", "--json")
+    assert (done.code, done.lines[-2]["kind"]) == (2, "OutputError")
+    assert (done.last["ready"], done.last["files"]) == (3, [str(out / "results.jsonl")])
 
 
 def test_without_a_key_nothing_is_begun(
@@ -338,6 +394,23 @@ def test_lost_and_torn_results_are_written_anew_from_the_journal(
     anew = run(*command)
     assert anew.code == 0 and anew.last["cost"]["amount"] == pytest.approx(0.9)
     assert_each_once(fal, out, 3)
+
+
+def test_a_line_for_which_the_disk_has_no_room_spoils_no_other(tmp_path: Path, out: Path) -> None:
+    resource = pytest.importorskip("resource")
+    line = {"output": "a.glb", "state": "failed"}
+    with closing(Book(out, tmp_path)) as book:
+        book.begin()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # bytes, then it is full
+        try:
+            with pytest.raises(StorageError):
+                book.write(line)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        book.write(line | {"output": "b.glb"})
+    with closing(Book(out, tmp_path)) as book:
+        assert book.lines.keys() == {"b.glb"}
 
 
 def test_a_batch_that_another_journal_knows_is_refused(

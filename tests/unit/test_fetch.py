@@ -39,6 +39,13 @@ def test_no_address_leads_out_of_the_folder(host: FileHost, tmp_path: Path, path
     assert found.resolve().parent.parent == (tmp_path / "kept").resolve()
 
 
+@pytest.mark.parametrize("url", ["http://[", "https://a:99999999/b.png", "http:///b.png"])
+def test_what_is_no_address_is_told_in_words(tmp_path: Path, url: str) -> None:
+    assert images.reference(url) == "url"
+    with pytest.raises(ImageError, match="could not be fetched from"):
+        fetch.fetch(url, tmp_path / "kept", online=True)
+
+
 def test_nothing_goes_out_without_online_access(host: FileHost, tmp_path: Path) -> None:
     """Also not by a redirect from this computer."""
     host.serves = [Serve(302, headers={"Location": "https://example.invalid/robot.png"})]

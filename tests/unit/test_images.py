@@ -158,6 +158,7 @@ def test_scaling_does_not_darken_the_rim_of_the_subject(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("missing.png", None, "There is no image"),
+        ("A" * 5000 + "#.png", None, "AAAA. Check the path."),
         ("text.png", b"I am not a picture.\n" * 50, "is not a picture that can be read"),
         ("empty.png", b"", "is empty (0 bytes)"),
         ("nul.png", bytes(1000), "is not a picture"),

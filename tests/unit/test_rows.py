@@ -48,7 +48,7 @@ def test_the_same_rows_in_csv_however_it_is_separated_and_in_jsonl(
     first = _read(tmp_path / "rows.csv", table)
     lines = (
         '{"images": ["a.png", "b.png"], "output": "one, or; two", "seed": 7, "cut_out": true}\n\n'
-        '{"images": "c.png", "output": null}\n'
+        '{"images": "c.png", "output": null, "seed": null, "cut_out": null}\n'
     )
     second = _read(tmp_path / "rows.jsonl", lines)
     for rows in (first, second):
@@ -59,6 +59,17 @@ def test_the_same_rows_in_csv_however_it_is_separated_and_in_jsonl(
     assert [row.number for row in first] == [2, 3]
     assert [row.number for row in second] == [1, 3]
     assert [row.mark for row in first] == [row.mark for row in second]
+
+
+def test_one_row_does_not_write_over_the_second_model_of_another(tmp_path: Path) -> None:
+    first = (
+        '{"images": "a.png", "output": "toy", "endpoint": "runware/trellis-2", "numberResults": 2}'
+    )
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{first}\n{{"images": "a.png", "output": "TOY-2"}}\n')
+    rows, problems = read_rows(str(path), Request("local/draft", []))
+    assert [row.outputs for row in rows] == [["toy.glb", "toy-2.glb"]]
+    assert [each.words for each in problems] == ["line 2: TOY-2.glb is the output of line 1 too."]
 
 
 def test_what_is_asked_for_is_told_by_names_and_parameters(tmp_path: Path) -> None:

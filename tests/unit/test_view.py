@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from blender_trellis import cli_batch
 from blender_trellis.generation import sheet
 from blender_trellis.generation.sheet import SIDE, Cell, make_sheet, picture_of
 from blender_trellis.pixels.view import draw
@@ -58,9 +60,10 @@ def test_a_sheet_has_a_cell_for_each_and_goes_on_on_another_page(
     model = glbs.write(tmp_path / "box.glb", [glbs.box((1, 1, 1))])
     picture = picture_of(model, tmp_path / "thumbnails" / "box.png")
     cells = [
-        Cell(f"{number} with a long name that does not fit.glb", picture) for number in range(17)
+        Cell(number, f"{number} with a long name that does not fit.glb", picture)
+        for number in range(17)
     ]
-    cells[3] = Cell("3.glb", None, "failed")
+    cells[3] = Cell(3, "3.glb", None, "failed")
     first, second = make_sheet(cells, tmp_path / "sheet.png")
     assert (first.name, second.name) == ("sheet.png", "sheet-2.png")
     with Image.open(first) as page, Image.open(second) as last:
@@ -70,3 +73,32 @@ def test_a_sheet_has_a_cell_for_each_and_goes_on_on_another_page(
     assert (shown[8 : 8 + SIDE, 8 : 8 + SIDE] > 120).any()
     said = shown[8 : 8 + SIDE, 8 + 3 * (SIDE + 8) : 8 + 3 * (SIDE + 8) + SIDE].astype(int)
     assert (said[..., 0] - said[..., 2] > 80).any(), "the word in its colour"
+
+
+def _caption(folder: Path, name: str, **more: Any) -> bytes:
+    (page,) = make_sheet([Cell(7, name, None)], folder / "sheet.png", **more)
+    with Image.open(page) as picture:
+        return picture.tobytes()
+
+
+def test_a_name_is_written_in_a_font_that_has_its_letters_and_else_it_is_a_number(
+    tmp_path: Path,
+) -> None:
+    blenders = {"more_letters": cli_batch._more_letters}
+    number = _caption(tmp_path, "row 7")
+    names = [
+        "Stühle.glb",
+        "Stöhle.glb",
+        "Łódź.glb",
+        "Łęęź.glb",
+        "椅子.glb",
+        "桌子.glb",
+        "의자.glb",
+        "식자.glb",
+    ]
+    written = {_caption(tmp_path, name, **blenders) for name in names}
+    assert len(written) == len(names) and number not in written
+    assert {_caption(tmp_path, name) for name in names} == {number}
+    apart = "Stu\u0308hle.glb"  # as macOS spells it
+    assert _caption(tmp_path, apart, **blenders) == _caption(tmp_path, names[0], **blenders)
+    assert _caption(tmp_path, "\u0b95.glb", **blenders) == number, "of no letters that they have"
