@@ -126,7 +126,7 @@ class Journal:
             except sqlite3.Error as error:
                 self._roll_back()
                 raise StorageError(
-                    f"Cannot write the journal: {error}. Free some space or check the disk; nothing was sent."
+                    f"Cannot write the journal: {error}. Free some space or check the disk."
                 ) from error
             except BaseException:
                 self._roll_back()
