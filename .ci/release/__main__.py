@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from . import ROOT, ReleaseError, licences, package, repository, wheels
 
@@ -17,17 +16,16 @@ def main() -> int:
     parser.add_argument("command", choices=["package", "repository", "lock"])
     parser.add_argument("--platform", action="append", choices=[*wheels.PLATFORMS])
     parser.add_argument("--url", default="")
-    parser.add_argument("--out", type=Path, default=DIST)
     options = parser.parse_args()
     try:
         if options.command == "lock":
             wheels.renew()
             licences.PAGE.write_text(licences.page(), "utf-8", newline="\n")
             return 0
-        made = [package.make(name, options.out) for name in options.platform or wheels.PLATFORMS]
+        made = [package.make(name, DIST) for name in options.platform or wheels.PLATFORMS]
         print(package.table(made))
         if options.command == "repository":
-            print(repository.make(made, options.out / "repository", options.url))
+            print(repository.make(made, DIST / "repository", options.url))
     except ReleaseError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 2

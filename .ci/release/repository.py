@@ -67,7 +67,7 @@ def make(packages: Iterable[Path], folder: Path, url: str) -> Path:
     listing = json.loads(index.read_text("utf-8"))
     listing["data"].sort(key=lambda entry: entry["archive_url"])  # Blender goes by the disk's order
     index.write_text(json.dumps(listing, indent=2) + "\n", "utf-8", newline="\n")
-    page = _page(listing["data"], f"{url.rstrip('/')}/index.json" if url else "index.json")
+    page = _page(listing["data"], f"{url.rstrip('/')}/index.json")
     (folder / "index.html").write_text(page, "utf-8", newline="\n")
     return folder
 

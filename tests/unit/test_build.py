@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,13 +18,14 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture
-def build() -> Iterator[ModuleType]:
+def build(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("trellis_build", ROOT / "build.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.pip_install = _refuse  # into the environment that the tests run in
-    yield module
+    # into the environment that the tests run in
+    monkeypatch.setattr(module.venvs, "pip_install", _refuse)
+    return module
 
 
 def _refuse(python: Path, wanted: list[str]) -> None:
@@ -34,28 +34,32 @@ def _refuse(python: Path, wanted: list[str]) -> None:
 
 def test_a_python_that_does_not_start_is_passed_over(build, monkeypatch):
     broken = [[sys.executable, "-c", "raise SystemExit(127)"], ["no-such-program-anywhere"]]
-    monkeypatch.setattr(build, "python_candidates", lambda version: [*broken, [sys.executable]])
-    command, version = build.find_python(RUNNING)
+    monkeypatch.setattr(
+        build.venvs, "python_candidates", lambda version: [*broken, [sys.executable]]
+    )
+    command, version = build.venvs.find_python(RUNNING)
     assert command == [sys.executable]
     assert version == sys.version
 
 
 def test_a_python_of_another_version_is_passed_over(build, monkeypatch):
-    monkeypatch.setattr(build, "python_candidates", lambda version: [[sys.executable]])
-    assert build.find_python("3.98") is None
+    monkeypatch.setattr(build.venvs, "python_candidates", lambda version: [[sys.executable]])
+    assert build.venvs.find_python("3.98") is None
 
 
 def test_a_missing_python_is_named_and_ends_with_2(build, monkeypatch, capsys):
-    monkeypatch.setattr(build, "find_python", lambda version: None)
+    monkeypatch.setattr(build.venvs, "find_python", lambda version: None)
     assert build.main(["test", "--blender", "4.2"]) == 2
     assert "Install Python 3.11" in capsys.readouterr().err
 
 
 def test_every_blender_left_out_is_named(build, monkeypatch, capsys):
-    found = build.find_python
-    monkeypatch.setattr(build, "find_python", lambda v: found(RUNNING) if v == RUNNING else None)
-    monkeypatch.setattr(build, "environment", lambda blender: Path(sys.executable))
-    monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
+    found = build.venvs.find_python
+    monkeypatch.setattr(
+        build.venvs, "find_python", lambda v: found(RUNNING) if v == RUNNING else None
+    )
+    monkeypatch.setattr(build.venvs, "with_blender", lambda blender: Path(sys.executable))
+    monkeypatch.setattr(build.venvs, "with_engine", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "run_pytest", lambda python, arguments: (0, "1 passed"))
     assert build.main(["test", "--blender", "all"]) == 0
     said = capsys.readouterr().out
@@ -66,8 +70,8 @@ def test_every_blender_left_out_is_named(build, monkeypatch, capsys):
 
 def test_one_failing_blender_fails_the_whole_run(build, monkeypatch, capsys):
     results = iter([(1, "1 failed"), (0, "1 passed")])
-    monkeypatch.setattr(build, "environment", lambda blender: Path(sys.executable))
-    monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
+    monkeypatch.setattr(build.venvs, "with_blender", lambda blender: Path(sys.executable))
+    monkeypatch.setattr(build.venvs, "with_engine", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "run_pytest", lambda python, arguments: next(results))
     assert build.main(["test", "--blender", "4.2", "--blender", "5.0"]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
@@ -90,9 +94,11 @@ def test_every_blender_has_a_row_that_says_how_it_went_or_why_it_did_not(
         return int(blender == "4.3"), f"{blender} ran {arguments}"
 
     known = [[sys.executable], sys.version]
-    monkeypatch.setattr(build, "find_python", lambda version: known if version == "3.11" else None)
-    monkeypatch.setattr(build, "environment", environment)
-    monkeypatch.setattr(build, "engine_environment", lambda: environment(build.WITH_ENGINE))
+    monkeypatch.setattr(
+        build.venvs, "find_python", lambda version: known if version == "3.11" else None
+    )
+    monkeypatch.setattr(build.venvs, "with_blender", environment)
+    monkeypatch.setattr(build.venvs, "with_engine", lambda: environment(build.WITH_ENGINE))
     monkeypatch.setattr(build, "run_pytest", pytest_of)
     assert build.main(["test", "--all"]) == 1
     *_, head, row420, row42, row43, row44, row45, row50, row51, row52, window = [
@@ -115,7 +121,7 @@ def test_every_blender_has_a_row_that_says_how_it_went_or_why_it_did_not(
 
 def test_an_interrupted_set_up_is_repeated_and_a_finished_one_is_kept(build, monkeypatch, tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build.venvs, "ROOT", tmp_path)
     installs: list[list[str]] = []
 
     def install(python: Path, wanted: list[str]) -> None:
@@ -124,11 +130,11 @@ def test_an_interrupted_set_up_is_repeated_and_a_finished_one_is_kept(build, mon
         if len(installs) == 1:
             raise build.BuildError("the network went away")
 
-    monkeypatch.setattr(build, "pip_install", install)
+    monkeypatch.setattr(build.venvs, "pip_install", install)
     with pytest.raises(build.BuildError):
-        build.environment()
-    first = build.environment()
-    assert build.environment() == first
+        build.venvs.with_blender()
+    first = build.venvs.with_blender()
+    assert build.venvs.with_blender() == first
     assert len(installs) == 2
     assert any(name.startswith("bpy==") for name in installs[1])
 
@@ -136,7 +142,7 @@ def test_an_interrupted_set_up_is_repeated_and_a_finished_one_is_kept(build, mon
     project.write_text(
         project.read_text("utf-8").replace('"httpx>=0.28"', '"httpx>=0.27"'), "utf-8"
     )
-    build.environment()
+    build.venvs.with_blender()
     assert len(installs) == 3
 
 
@@ -199,8 +205,8 @@ def test_only_test_passes_arguments_on(build, capsys):
 
 def test_measurements_and_the_haul_are_told_what_was_asked_for(build, monkeypatch):
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(build, "engine_environment", lambda: Path(sys.executable))
-    monkeypatch.setattr(build, "environment", lambda: Path(sys.executable))
+    monkeypatch.setattr(build.venvs, "with_engine", lambda: Path(sys.executable))
+    monkeypatch.setattr(build.venvs, "with_blender", lambda: Path(sys.executable))
     monkeypatch.setattr(build, "run", lambda _, *arguments, env: started.append(arguments) or 1)
     for asked in (
         ["bench", "--only", "draft", "--only", "pump"],
