@@ -114,6 +114,8 @@ def _sidecar(config: Config) -> dict[str, str]:
     if "workers" in state:
         words += f", {state['workers']} workers ({state['executor']}), {state['queued']} jobs wait"
     found = {"sidecar": words}
+    if waits := state.get("waits_for"):
+        found["waiting jobs"] = "; ".join(map(str, waits))
     if state.get("dashboard"):
         found["ray dashboard"] = str(state["dashboard"])
     return found

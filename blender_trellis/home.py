@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,14 +54,25 @@ class FileLock:
         except OSError:
             os.close(descriptor)
             return False
+        if not _is_at(self._path, descriptor):  # `remove` came between
+            os.close(descriptor)
+            return False
         self._descriptor = descriptor
         return True
 
     def release(self) -> None:
-        """Give the lock back. The file stays: removing it would let two processes hold 'the' lock."""
+        """Give the lock back. The file stays."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def remove(self) -> None:
+        """Give the lock back and delete its file, of whoever holds it."""
+        if sys.platform == "win32":  # as in `_is_at`
+            self.release()
+        with suppress(OSError):
+            self._path.unlink()
+        self.release()
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +84,16 @@ class FileLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one at `path`: if not, who comes next would lock another one."""
+    if sys.platform == "win32":  # where no file goes that is open
+        return True
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,9 @@ def _check_room(home: Path, made: Plan, source: Path | None) -> None:
 
 
 def uninstall(home: Path, only: str = "") -> bool:
-    """Delete what was installed, or one part of it; False if there was nothing. Weights in a folder of the user's own stay.
+    """Delete what was installed, with what the engine kept of earlier jobs, or one part of it; False if there was nothing.
+
+    Weights in a folder of the user's own stay.
 
     Raises:
         InputError: an installation is at work.
@@ -247,9 +250,17 @@ def uninstall(home: Path, only: str = "") -> bool:
     with lock:
         try:
             gone = only != WEIGHTS and environment.remove(home)
-            return (only != ENVIRONMENT and weights.remove(home)) or gone
+            gone = (only != ENVIRONMENT and weights.remove(home)) or gone
+            cache = home / "sidecar" / "cache"
+            if not only and cache.exists():
+                shutil.rmtree(cache)
         except OSError as error:
             raise StorageError(f"Not everything could be deleted: {error}.") from error
+        if not only:
+            lock.remove()
+            with suppress(OSError):  # something of the user's own is in it
+                environment.folder(home).rmdir()
+    return gone
 
 
 def lacking(home: Path, resolution: str = "512", retexture: bool = False) -> str:

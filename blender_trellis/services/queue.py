@@ -332,6 +332,8 @@ def _text(value: Any) -> str:
 
 def _message(answer: dict[str, Any], state: str) -> str:
     if state == "IN_QUEUE":
+        if (waits := answer.get("waits_for")) and isinstance(waits, str):  # the sidecar's
+            return wire.short(waits)
         ahead = answer.get("queue_position")
         return f"Waiting in the queue, {ahead} ahead" if ahead else "Waiting in the queue"
     if state not in _STATES:  # a word that this client does not know is no end

@@ -8,12 +8,12 @@ only this user can read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,11 +82,7 @@ def stop(home: Path) -> bool:
     state = health(address)
     if address is None or state is None:
         return False
-    with (
-        contextlib.suppress(httpx.TransportError),  # it may be gone before it has answered
-        httpx.Client(timeout=10, trust_env=False) as client,
-    ):
-        client.post(f"{address[0]}/shutdown", headers={"Authorization": f"Key {address[1]}"})
+    _order(address, "/shutdown")
     lock = FileLock(folder(home) / "lock")  # free when the process has gone
     deadline = time.monotonic() + 10
     while not lock.acquire() and time.monotonic() < deadline:
@@ -101,10 +97,16 @@ def unload(home: Path) -> bool:
     address = read_address(home)
     if address is None or health(address) is None:
         return False
+    reply = _order(address, "/unload")
+    return reply is not None and reply.is_success and bool(reply.json()["unloaded"])
+
+
+def _order(address: tuple[str, str], path: str) -> httpx.Response | None:
+    """Have the sidecar do something; None where it has just ended by itself."""
     url, token = address
-    with httpx.Client(timeout=10, trust_env=False) as client:
-        reply = client.post(f"{url}/unload", headers={"Authorization": f"Key {token}"})
-    return reply.is_success and bool(reply.json()["unloaded"])
+    with httpx.Client(timeout=10, trust_env=False) as client, suppress(httpx.TransportError):
+        return client.post(f"{url}{path}", headers={"Authorization": f"Key {token}"})
+    return None
 
 
 def _reap() -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import uvicorn
 
-from .. import __version__
+from .. import __version__, leftovers
 from ..home import FileLock, atomic_write, default_home
 from . import access
-from .app import Server, build
+from .app import build
 from .door import Connection
 from .executors import Executor, LocalExecutor
+from .server import Server
 from .store import Store
 
 LOCK_SECONDS = 5
@@ -121,6 +122,10 @@ def main() -> None:
         _serve(listener, address, arguments)
     finally:
         address.unlink(missing_ok=True)
+        if leftovers.is_uninstalled():
+            lock.release()
+            logging.shutdown()
+            leftovers.remove(folder)
 
 
 def _is_the_only_one(lock: FileLock) -> bool:

@@ -49,6 +49,9 @@ class Executor(Protocol):
     def places(self, environment: str) -> AsyncIterator[Place]:
         """The places for jobs of one of `engines.ENVIRONMENTS`, each as soon as there is one."""
 
+    def lacking(self, environment: str) -> str:
+        """What jobs of an environment wait for while it has no place that could take one, in words; "" where it has one."""
+
     def about(self) -> dict[str, Any]:
         """What `/health` says of it."""
 
@@ -79,6 +82,9 @@ class LocalExecutor:
 
     async def places(self, environment: str) -> AsyncIterator[Place]:
         yield self._workers[environment]
+
+    def lacking(self, environment: str) -> str:
+        return ""
 
     def about(self) -> dict[str, Any]:
         return {"executor": "local"}

@@ -19,6 +19,7 @@ from .store import Job
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
 _TOOL_SECONDS = 5
+WORKER_STATES = ("busy", "idle", "away")
 _STATES = ("in_queue", "in_progress", "completed", "failed")
 
 

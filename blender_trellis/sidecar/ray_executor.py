@@ -22,7 +22,7 @@ from ray._private.state import state as _cluster
 from ray.exceptions import RayError
 
 from ..home import atomic_write, default_home
-from .engines import OWN
+from .engines import ENVIRONMENTS, OWN
 from .executors import Place
 from .metrics import Gpu, gpus
 from .worker import Worker, command
@@ -147,6 +147,11 @@ class _Place:
             ray.kill(actor)
 
 
+def _resource(environment: str) -> str:
+    """What a place of this environment takes of a machine, as Ray calls it."""
+    return "CPU" if environment == OWN else "GPU"
+
+
 def _said(error: RayError) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -168,7 +173,8 @@ class RayExecutor:
         self._address = address
         self._home = str(home) if home else None
         self._dashboard = ""
-        self._places: list[_Place] = []
+        self._resources: dict[str, float] = {}  # of the whole cluster, when it was last looked at
+        self._places: dict[str, list[_Place]] = {each: [] for each in ENVIRONMENTS}
 
     async def open(self) -> None:
         """Join the cluster; its machines get this package from here, so that all run the same version.
@@ -188,13 +194,11 @@ class RayExecutor:
 
     async def places(self, environment: str) -> AsyncIterator[Place]:
         """Grows with the cluster. Where it has shrunk, the places that lost their machines wait for another one."""
-        resource = "CPU" if environment == OWN else "GPU"
-        mine: list[_Place] = []
+        mine = self._places[environment]
         while True:
-            there = await asyncio.to_thread(ray.cluster_resources)
-            while len(mine) < int(there.get(resource, 0)):
+            self._resources = await asyncio.to_thread(ray.cluster_resources)
+            while len(mine) < int(self._resources.get(_resource(environment), 0)):
                 mine.append(_Place(environment, self._home))
-                self._places.append(mine[-1])
                 yield mine[-1]
             # Ray puts nothing new on a machine that is to be emptied, and leaves what is there alone
             leaving = await asyncio.to_thread(_cluster.get_draining_nodes)
@@ -203,6 +207,14 @@ class RayExecutor:
                     await place.leave()
             await asyncio.sleep(LOOK_SECONDS)
 
+    def lacking(self, environment: str) -> str:
+        if not self._resources or any(place.is_there for place in self._places[environment]):
+            return ""
+        resource = _resource(environment)
+        if not self._resources.get(resource):
+            return f"Waiting for a machine with a {resource}: the Ray cluster has none"
+        return f"Waiting for a machine with a free {resource} in the Ray cluster"
+
     def about(self) -> dict[str, Any]:
         return {
             "executor": "ray",
@@ -210,7 +222,8 @@ class RayExecutor:
         }
 
     async def gpus(self) -> list[Gpu]:
-        told = await asyncio.gather(*(place.gpus() for place in self._places))
+        places = [place for each in self._places.values() for place in each]
+        told = await asyncio.gather(*(place.gpus() for place in places))
         return [gpu for each in told for gpu in each]
 
     async def close(self) -> None:

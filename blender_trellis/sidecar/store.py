@@ -46,7 +46,9 @@ class Job:
     client: str = ""
 
     def say(self, message: str) -> None:
-        """Add a line to the log that the client reads."""
+        """Add a line to the log that the client reads, unless it is the last one already."""
+        if self.logs and self.logs[-1]["message"] == message:
+            return
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self.logs.append(
             {"message": message, "level": "INFO", "source": "USER", "timestamp": stamp}
@@ -68,9 +70,13 @@ class Store:
     def _load(self, path: Path) -> None:
         try:
             job = Job(**json.loads((path / "job.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except FileNotFoundError:
             # Never acknowledged: the process ended while it wrote the folder
             shutil.rmtree(path, ignore_errors=True)
+            return
+        except (OSError, ValueError, TypeError) as error:
+            # Another version's, perhaps, which will know what to do with it
+            _log.warning("%s cannot be read and is left alone: %s", path, error)
             return
         if job.status != "COMPLETED":
             job.status = "IN_QUEUE"

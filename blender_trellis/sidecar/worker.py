@@ -124,6 +124,9 @@ class Worker:
         except EngineError as error:
             yield {"id": job_id, "event": "failed", "kind": "error", "message": str(error)}
             return
+        if self._cancelled == job_id:  # while the process was started, which so has not heard of it
+            yield {"id": job_id, "event": "failed", "kind": "cancelled"}
+            return
         process = self._process
         assert process and process.stdout
         self._current = job_id

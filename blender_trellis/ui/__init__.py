@@ -90,8 +90,10 @@ def register() -> None:
     """Everything that Blender is to know of."""
     import bpy
 
+    from .. import leftovers
     from . import menus, notices, placeholders, properties, pump, translations
 
+    leftovers.look_at_exit()
     translations.follow()
     for cls in _classes():
         bpy.utils.register_class(cls)
@@ -104,7 +106,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """The same backwards; nothing stays behind."""
+    """The same backwards; nothing stays behind but a look, when Blender ends, whether the extension is uninstalled by then."""
     import bpy
 
     from . import installs, menus, notices, placeholders, properties, pump, translations

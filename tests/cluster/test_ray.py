@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from blender_trellis import doctor
+from blender_trellis.config import Config
 from cluster.simulated import Cluster, cluster
 from sidecar.studio import ANNA, served, tokens
 from sidecar.test_protocol import BODY
@@ -37,9 +40,9 @@ class Studio:
         headers = {"Authorization": f"Key {ANNA}"}
         self.http = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
 
-    def submit(self, body: dict[str, Any]) -> str:
-        ticket = self.http.post("/local/draft", json=body).json()
-        return f"/local/draft/requests/{ticket['request_id']}"
+    def submit(self, body: dict[str, Any], endpoint: str = "local/draft") -> str:
+        ticket = self.http.post(f"/{endpoint}", json=body).json()
+        return f"/{endpoint}/requests/{ticket['request_id']}"
 
     def status(self, job: str) -> dict[str, Any]:
         return dict(self.http.get(f"{job}/status", params={"logs": "1"}).json())
@@ -66,17 +69,19 @@ def _at_work(state: dict[str, Any]) -> bool:
     return state["status"] == "IN_PROGRESS" and state["progress"] is not None
 
 
-@pytest.fixture
-def studio(machines: Cluster, tmp_path: Path) -> Iterator[Studio]:
-    with _serve(machines, tmp_path) as server:
-        studio = Studio(tmp_path, server["url"])
+@contextmanager
+def _studio(machines: Cluster, home: Path) -> Iterator[Studio]:
+    options = ["--executor", "ray", "--ray-address", machines.address, "--node-home", home / "node"]
+    with served(home, *options, "--token-file", tokens(home)) as server:
+        studio = Studio(home, server["url"])
         yield studio
         studio.http.close()
 
 
-def _serve(machines: Cluster, home: Path) -> Any:
-    options = ["--executor", "ray", "--ray-address", machines.address, "--node-home", home / "node"]
-    return served(home, *options, "--token-file", tokens(home))
+@pytest.fixture
+def studio(machines: Cluster, tmp_path: Path) -> Iterator[Studio]:
+    with _studio(machines, tmp_path) as found:
+        yield found
 
 
 def test_a_model_is_made_and_nothing_of_the_job_stays_on_the_machine(studio: Studio) -> None:
@@ -104,16 +109,27 @@ def test_a_cancellation_reaches_the_machine(studio: Studio) -> None:
 def test_a_job_of_a_server_that_is_killed_is_carried_out_by_the_next(
     machines: Cluster, tmp_path: Path
 ) -> None:
-    with _serve(machines, tmp_path) as server:
-        studio = Studio(tmp_path, server["url"])
+    with _studio(machines, tmp_path) as studio:
         jobs = [studio.submit(SLOW), studio.submit(BODY)]
         studio.until(jobs[0], _at_work)
-        studio.http.close()
-    with _serve(machines, tmp_path) as server:
-        studio = Studio(tmp_path, server["url"])
+    with _studio(machines, tmp_path) as studio:
         for job in jobs:
             studio.done(job)
-        studio.http.close()
+
+
+def test_a_job_that_needs_what_no_machine_has_says_so_and_can_be_cancelled(
+    studio: Studio, tmp_path: Path
+) -> None:
+    why = "Waiting for a machine with a GPU: the Ray cluster has none"
+    studio.done(studio.submit(BODY))  # so the cluster has been looked at
+    job = studio.submit({"image_urls": BODY["image_urls"]}, "local/trellis-2")
+    state = studio.status(job)
+    assert (state["status"], state["waits_for"]) == ("IN_QUEUE", why)
+    assert [line["message"] for line in state["logs"]] == [why]
+    config = Config(tmp_path, sidecar_url=str(studio.http.base_url), sidecar_token=ANNA)
+    assert doctor._sidecar(config)["waiting jobs"] == why
+    assert studio.http.put(f"{job}/cancel").status_code == 202
+    assert studio.status(job)["status"] == "COMPLETED"
 
 
 def test_what_runs_is_finished_on_a_machine_that_is_drained_and_the_next_job_runs_elsewhere(

@@ -33,6 +33,7 @@ from blender_trellis.sidecar.store import KEEP_SECONDS, Store
 from harness import REPOSITORY
 from hostile.mutations import ODD
 from local_server import LocalServer
+from sidecar.studio import command
 
 _AS_IT_IS = f"""
 import sys
@@ -279,12 +280,22 @@ def test_no_job_id_leads_out_of_the_store(shared_sidecar: tuple[str, str], name:
 # Its address, its clock, its disk --------------------------------------------------------------------------------------
 
 
-def _another_server(handler: BaseHTTPRequestHandler) -> None:
-    content = b'{"status": "ok"}'
+def _say(handler: BaseHTTPRequestHandler, content: bytes) -> None:
     handler.send_response(200)
     handler.send_header("content-length", str(len(content)))
     handler.end_headers()
     handler.wfile.write(content)
+
+
+def _another_server(handler: BaseHTTPRequestHandler) -> None:
+    _say(handler, b'{"status": "ok"}')
+
+
+def _one_that_is_just_ending(handler: BaseHTTPRequestHandler) -> None:
+    if handler.command == "GET":
+        _say(handler, b'{"version": "0", "busy": false}')
+    else:
+        handler.close_connection = True
 
 
 def test_another_server_at_a_stale_address_is_not_taken_for_it(own_sidecar: Path) -> None:
@@ -303,20 +314,29 @@ def test_another_server_at_a_stale_address_is_not_taken_for_it(own_sidecar: Path
         other.stop()
 
 
+def test_one_that_ends_before_it_hears_what_is_wanted_is_no_error(home: Path) -> None:
+    ending = LocalServer(_one_that_is_just_ending)
+    ending.start()
+    folder = home / "sidecar"
+    folder.mkdir(parents=True)
+    (folder / "address.json").write_text(json.dumps({"url": ending.url, "token": "t"}))
+    try:
+        assert not sidecar.unload(home)
+        assert sidecar.stop(home)
+    finally:
+        ending.stop()
+
+
 def test_a_port_that_is_taken_is_said_and_leaves_no_address(tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        command = [
-            sys.executable,
-            "-m",
-            "blender_trellis.sidecar",
-            "--folder",
-            str(tmp_path),
-            "--port",
-            port,
-        ]
         done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+            command(tmp_path, "--port", port),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
     assert done.returncode != 0 and "in use" in done.stderr
     assert not (tmp_path / "address.json").exists()

@@ -136,8 +136,8 @@ def test_the_installed_copy_makes_models_and_uninstalling_leaves_nothing_but_the
     assert not left
     model = Path(made["file"])
     assert model.parent == user / "blender_trellis" / "results" and model.stat().st_size > 10_000
-    left = {"/".join(name.split("/")[:2]) for name in files(user)}
-    assert left == {"blender_trellis/results", "blender_trellis/sidecar"}
+    assert [path.name for path in (user / "blender_trellis").iterdir()] == ["results"]
+    assert {name.rpartition("/")[0] for name in files(user)} == {"blender_trellis/results"}
     assert not files(tmp_path / "temporary")
 
 

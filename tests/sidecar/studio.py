@@ -37,6 +37,14 @@ def tokens(folder: Path) -> Path:
     return path
 
 
+def command(folder: Path, *options: str | Path | float) -> list[str]:
+    """The command line of a sidecar with this folder."""
+    return [
+        *(sys.executable, "-m", "blender_trellis.sidecar", "--folder", str(folder)),
+        *map(str, options),
+    ]
+
+
 @contextmanager
 def served(
     home: Path, *options: str | Path, prefix: Sequence[str] = (), seconds: float = 60
@@ -46,10 +54,9 @@ def served(
         pytest.skip("whether a server listens is read in Linux's /proc")
     folder = home / "sidecar"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [*prefix, sys.executable, "-m", "blender_trellis.sidecar", "--folder", str(folder)]
     with (folder / "start.log").open("wb") as out:
         process = subprocess.Popen(
-            [*command, *map(str, options)],
+            [*prefix, *command(folder, *options)],
             cwd=REPOSITORY,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
             stdout=out,

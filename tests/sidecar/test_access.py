@@ -15,12 +15,12 @@ import pytest
 
 from blender_trellis.sidecar.__main__ import _arguments, _executor
 from blender_trellis.sidecar.access import AccessError, hosts, read_tokens, url
-from blender_trellis.sidecar.app import Server, build
+from blender_trellis.sidecar.app import build
 from blender_trellis.sidecar.executors import LocalExecutor
+from blender_trellis.sidecar.server import Server
 from blender_trellis.sidecar.store import Store
+from sidecar.studio import ANNA, BERT
 from sidecar.test_protocol import BODY
-
-ANNA, BERT = "token-of-anna-0123456789", "token-of-bert-0123456789"
 
 
 @pytest.fixture

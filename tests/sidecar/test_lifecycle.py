@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from blender_trellis.errors import SidecarError
 from blender_trellis.services import sidecar
 from harness import REPOSITORY, run_trellis
+from sidecar.studio import command
 
 
 def _address(home: Path) -> dict[str, object]:
@@ -79,22 +81,32 @@ def test_stop_and_status_by_command(own_sidecar: Path) -> None:
 
 
 def test_it_ends_when_nobody_calls(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "blender_trellis.sidecar",
-        "--folder",
-        str(tmp_path),
-        "--idle-seconds",
-        "0.5",
-    ]
-    process = subprocess.Popen(command, cwd=REPOSITORY)
+    process = subprocess.Popen(command(tmp_path, "--idle-seconds", 0.5), cwd=REPOSITORY)
     try:
         assert process.wait(60) == 0
     finally:
         process.kill()
     assert "nobody has called" in (tmp_path / "log.txt").read_text("utf-8")
     assert not (tmp_path / "address.json").exists()
+
+
+def test_it_ends_and_leaves_nothing_when_the_extension_is_uninstalled(tmp_path: Path) -> None:
+    package, home = tmp_path / "extension" / "blender_trellis", tmp_path / "home"
+    shutil.copytree(
+        REPOSITORY / "blender_trellis", package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    seconds = 8.0  # a quarter of them between two looks
+    folder = home / "sidecar"
+    process = subprocess.Popen(command(folder, "--idle-seconds", seconds), cwd=package.parent)
+    try:
+        while sidecar.health(sidecar.read_address(home)) is None:
+            assert process.poll() is None
+            time.sleep(0.05)
+        shutil.rmtree(package)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    assert not home.exists()
 
 
 def test_keys_do_not_reach_it(own_sidecar: Path, monkeypatch: pytest.MonkeyPatch) -> None:

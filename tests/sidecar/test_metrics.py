@@ -21,7 +21,7 @@ from sidecar.test_protocol import BODY
 _SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z_]+="[^"]*",?)*\})? (\S+)')
 
 
-def _told(text: str) -> dict[str, float]:
+def told(text: str) -> dict[str, float]:
     """Every sample by its name and labels; each line is one, or a comment in front of those that it is about."""
     found: dict[str, float] = {}
     family = ""
@@ -49,18 +49,18 @@ def test_jobs_stages_and_workers_are_told_to_who_has_a_token(tmp_path: Path) -> 
                     time.sleep(0.02)
             reply = client.get("/metrics")
         assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-        told = _told(reply.text)
+        figures = told(reply.text)
         states = {
-            state: told[f'trellis_jobs{{state="{state}"}}']
+            state: figures[f'trellis_jobs{{state="{state}"}}']
             for state in ("in_queue", "in_progress", "completed", "failed")
         }
         assert states == {"in_queue": 0, "in_progress": 0, "completed": 1, "failed": 1}
-        assert told["trellis_job_starts_total"] == 2
-        assert told["trellis_workers_lost_total"] == 0
-        assert told['trellis_queue_length{environment="own"}'] == 0
-        assert told['trellis_workers{environment="own",state="idle"}'] == 1
-        assert told['trellis_workers{environment="trellis2",state="away"}'] == 1
-        counts = [value for name, value in told.items() if "stage_seconds_count" in name]
+        assert figures["trellis_job_starts_total"] == 2
+        assert figures["trellis_workers_lost_total"] == 0
+        assert figures['trellis_queue_length{environment="own"}'] == 0
+        assert figures['trellis_workers{environment="own",state="idle"}'] == 1
+        assert figures['trellis_workers{environment="trellis2",state="away"}'] == 1
+        counts = [value for name, value in figures.items() if "stage_seconds_count" in name]
         assert counts and set(counts) == {1}
 
         host = url.removeprefix("http://")

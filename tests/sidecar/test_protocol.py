@@ -233,7 +233,8 @@ def test_a_body_longer_than_said_or_allowed_is_cut_off(shared_sidecar: tuple[str
 def test_health_says_what_the_client_needs(client: httpx.Client) -> None:
     state = client.get("/health").json()
     assert state["version"] == __version__
-    assert set(state) == {"version", "queued", "running", "busy", "workers", "executor"}
+    expected = {"version", "queued", "running", "busy", "waits_for", "workers", "executor"}
+    assert set(state) == expected and state["waits_for"] == []
     assert (state["executor"], state["workers"]) == ("local", 2)
 
 

@@ -17,9 +17,10 @@ import pytest
 from blender_trellis.endpoints import get
 from blender_trellis.endpoints.schema import schemas
 from blender_trellis.services import wire
-from blender_trellis.sidecar.app import Server, build
+from blender_trellis.sidecar.app import build
 from blender_trellis.sidecar.engines.stages import EngineError
 from blender_trellis.sidecar.executors import LocalExecutor
+from blender_trellis.sidecar.server import Server
 from blender_trellis.sidecar.store import Store
 from blender_trellis.sidecar.worker import _images, _mesh
 from scene import glbs
