@@ -28,10 +28,12 @@ _ENVIRONMENT = {
     "runware_url": "TRELLIS_RUNWARE_URL",
     "sidecar_url": "TRELLIS_SIDECAR_URL",
     "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
+    "sidecar_allow_http": "TRELLIS_SIDECAR_ALLOW_HTTP",
     "jobs_at_once": "TRELLIS_JOBS_AT_ONCE",
 }
 JOBS_AT_ONCE = 4
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PRIVATE = "If nobody else can listen on the way there, say so: Allow HTTP in the preferences, or TRELLIS_SIDECAR_ALLOW_HTTP=1."
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Config:
 
     `results` is the result library's folder where the user chose one. `shared` is one for all Blenders of a user, whose
     extensions have a `home` each, which Blender deletes with them; it holds the models and the sidecar's files. `jobs_at_once` is
-    how many jobs may be at one remote service at a time. `offline`: Blender may not go online.
+    how many jobs may be at one remote service at a time. `sidecar_allow_http`: nobody else can listen on the way to
+    `sidecar_url`, so it need not be https. `offline`: Blender may not go online.
     """
 
     home: Path
@@ -54,6 +57,7 @@ class Config:
     runware_url: str = "https://api.runware.ai/v1"
     sidecar_url: str = ""
     sidecar_token: str = field(default="", repr=False)
+    sidecar_allow_http: bool = False
     jobs_at_once: int = JOBS_AT_ONCE
     offline: bool = False
 
@@ -67,7 +71,7 @@ class Config:
         """The configuration; the environment wins over `preferences`, and an empty preference over nothing.
 
         Raises:
-            InputError: a base URL is not one, or a number none.
+            InputError: a base URL is not one, or a number none, or neither yes nor no.
         """
         given: dict[str, Any] = {name: value for name, value in preferences.items() if value}
         given |= {
@@ -77,9 +81,13 @@ class Config:
         }
         if os.environ.get("TRELLIS_HOME") or "home" not in given:
             given["home"] = default_home()
+        if "sidecar_allow_http" in given:
+            variable = _ENVIRONMENT["sidecar_allow_http"]
+            given["sidecar_allow_http"] = _yes(given["sidecar_allow_http"], variable)
+        allowed = {"sidecar_url"} if given.get("sidecar_allow_http") else set()
         for name, value in given.items():
             if name.endswith("_url"):
-                given[name] = check_base_url(value, _ENVIRONMENT[name])
+                given[name] = check_base_url(value, _ENVIRONMENT[name], allow_http=name in allowed)
         if "jobs_at_once" in given:
             given["jobs_at_once"] = _count(given["jobs_at_once"], _ENVIRONMENT["jobs_at_once"])
         return cls(**given)
@@ -92,12 +100,18 @@ def _count(value: Any, name: str) -> int:
     raise InputError(f"{name} must be a whole number from 1 on, not {value!r}.")
 
 
+def _yes(value: Any, name: str) -> bool:
+    if value in (True, "1", "0"):
+        return value in (True, "1")
+    raise InputError(f"{name} must be 1 for yes or 0 for no, not {value!r}.")
+
+
 def in_environment(service: str) -> bool:
     """Whether the environment names the key of "fal" or "runware", which then wins."""
     return bool(os.environ.get(KEYS[service]))
 
 
-def check_base_url(url: str, name: str) -> str:
+def check_base_url(url: str, name: str, *, allow_http: bool = False) -> str:
     """`url` without a trailing slash.
 
     Raises:
@@ -107,8 +121,9 @@ def check_base_url(url: str, name: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"{name} is not a base URL: {url!r}. Write it as https://host[:port].")
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise InputError(
-            f"{name} must begin with https:// since {parts.hostname} is not this computer."
-        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK and not allow_http:
+        words = [f"{name} must begin with https:// since {parts.hostname} is not this computer."]
+        if name == _ENVIRONMENT["sidecar_url"]:
+            words.append(_PRIVATE)
+        raise InputError(" ".join(words))
     return url.rstrip("/")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-from bpy.props import FloatProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
 
 from .. import __package__ as root
 from ..config import JOBS_AT_ONCE, in_environment
@@ -30,6 +30,7 @@ ADDRESSES = {
     "runware_url": "TRELLIS_RUNWARE_URL",
     "sidecar_url": "TRELLIS_SIDECAR_URL",
     "sidecar_token": "TRELLIS_SIDECAR_TOKEN",
+    "sidecar_allow_http": "TRELLIS_SIDECAR_ALLOW_HTTP",
 }
 LIMITS = {"jobs_at_once": "TRELLIS_JOBS_AT_ONCE"}
 
@@ -66,6 +67,13 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
         "Base URL, for a server of your own. Empty: started on this computer when needed",
     )
     sidecar_token: _secret("Local Process Token", "What the server at that address asks for")
+    sidecar_allow_http: BoolProperty(
+        name="Allow HTTP",
+        description="Ask the server at that address without encryption. "
+        "Only where nobody else can listen on the way there, since token and pictures can be read",
+        default=False,
+        update=preferences_changed,
+    )
     ask_above: FloatProperty(
         name="Ask Above (USD)",
         description="Generate asks before it makes a model that is estimated to cost more than this, in US dollars. "
@@ -119,7 +127,8 @@ class TRELLIS_AddonPreferences(bpy.types.AddonPreferences):
         if body:
             body.use_property_split = True
             for name, variable in ADDRESSES.items():
-                _draw(body, self, name, variable)
+                if name != "sidecar_allow_http" or _asks_in_plain_http(self):
+                    _draw(body, self, name, variable)
 
 
 def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None:
@@ -150,6 +159,11 @@ def _draw_key(layout: Any, context: Any, preferences: Any, service: str) -> None
     words = pump.get().board.keys.get(service) or (held.trouble if held else "")
     for line in wrapped(context, said(words)):
         layout.label(text=line)
+
+
+def _asks_in_plain_http(preferences: Any) -> bool:
+    given: str = os.environ.get(ADDRESSES["sidecar_url"]) or preferences.sidecar_url
+    return given.startswith("http://")
 
 
 def _draw(layout: Any, preferences: Any, name: str, variable: str) -> Any:

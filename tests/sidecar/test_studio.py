@@ -95,17 +95,32 @@ def _ip(*arguments: str) -> None:
 
 @pytest.fixture
 def hosts() -> Iterator[Hosts]:
+    if shutil.which("ip") is None:
+        pytest.skip("network namespaces need Linux, root and `ip`")
     made = Hosts()
     try:
         made.open()
-    except (OSError, subprocess.CalledProcessError):
+    except subprocess.CalledProcessError:
         made.close()
-        pytest.skip("network namespaces need Linux, root and `ip`")
+        pytest.skip("network namespaces need root")
     yield made
     made.close()
 
 
-def test_an_add_on_on_another_host_makes_a_model_with_its_token(
+def _here(hosts: Hosts, *arguments: str | Path, **more: str) -> Ran:
+    """A Python on the client's host, to its end."""
+    done = subprocess.run(
+        [*hosts.here, sys.executable, *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | more,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_client_on_another_host_makes_a_model_with_its_token(
     hosts: Hosts, home: Path, tmp_path: Path, picture: Path
 ) -> None:
     made, key = certificate(tmp_path, "gpu.example", hosts.address)
@@ -113,34 +128,63 @@ def test_an_add_on_on_another_host_makes_a_model_with_its_token(
     options += ["--certificate", made, "--key", key]
     url = f"https://{hosts.address}:8443"
 
-    def trellis(*arguments: str | Path, **told: str) -> Ran:
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TRELLIS_HOME": str(home)}
-        environment |= {"SSL_CERT_FILE": str(made)} | {
-            f"TRELLIS_SIDECAR_{name}": value for name, value in told.items()
-        }
-        command = [*hosts.here, sys.executable, "-m", "blender_trellis", *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            env=environment,
-            cwd=REPOSITORY,
-            check=False,
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+    def generate(*arguments: str, **told: str) -> Ran:
+        command = ["generate", picture, "--set", "texture_size=512", "--json", *arguments]
+        settings = {f"TRELLIS_SIDECAR_{name}": value for name, value in told.items()}
+        return _here(hosts, "-m", "blender_trellis", *command, SSL_CERT_FILE=str(made), **settings)
 
     with served(tmp_path, *options, prefix=hosts.there):
-        generate = ["generate", picture, "--set", "texture_size=512", "--json"]
-        plain = trellis(*generate, URL=url.replace("https", "http"), TOKEN=ANNA)
+        plain = generate(URL=url.replace("https", "http"), TOKEN=ANNA)
         assert plain.code == 2
         assert "TRELLIS_SIDECAR_URL must begin with https://" in plain.last["message"]
 
-        wrong = trellis(*generate, "--timeout", "60", URL=url, TOKEN="token-of-nobody-0123456789")
+        wrong = generate("--timeout", "60", URL=url, TOKEN="token-of-nobody-0123456789")
         assert wrong.code in (3, 4), wrong.out
         assert "invalid key credentials" in wrong.last["message"]
 
-        done = trellis(*generate, URL=url, TOKEN=ANNA)
+        done = generate(URL=url, TOKEN=ANNA)
         assert done.code == 0, done.out
         assert Path(done.last["files"][0]).read_bytes()[:4] == b"glTF"
         for text in (plain.out, wrong.out, done.out, done.err):
             assert ANNA not in text
+
+
+ADD_ON = """
+import sys
+import bpy
+import blender_trellis
+from blender_trellis.scene.recipe import read
+
+url, token, picture = sys.argv[1:]
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.context.preferences.system.use_online_access = True
+blender_trellis.register()
+entry = bpy.context.preferences.addons.new()
+entry.module = "blender_trellis"
+entry.preferences.sidecar_url, entry.preferences.sidecar_token = url, token
+bpy.context.scene.trellis.local_draft.resolution = "512"
+try:
+    bpy.ops.trellis.generate(filepath=picture)
+except RuntimeError as error:
+    print("refused:", error)
+entry.preferences.sidecar_allow_http = True
+bpy.ops.trellis.generate(filepath=picture)
+print("made:", *(made.name for made in bpy.context.scene.objects if read(made)))
+blender_trellis.unregister()
+"""
+
+
+def test_an_add_on_on_another_host_asks_in_plain_http_where_that_was_allowed(
+    hosts: Hosts, home: Path, tmp_path: Path, picture: Path
+) -> None:
+    options = ["--host", hosts.address, "--port", "8080", "--token-file", tokens(tmp_path)]
+    url = f"http://{hosts.address}:8080"
+    with served(tmp_path, *options, "--allow-http", prefix=hosts.there):
+        profile = str(tmp_path / "profile")
+        ran = _here(hosts, "-c", ADD_ON, url, ANNA, picture, BLENDER_USER_RESOURCES=profile)
+    assert ran.code == 0, ran.out + ran.err
+    refused = next(line for line in ran.out.splitlines() if line.startswith("refused:"))
+    assert "TRELLIS_SIDECAR_URL must begin with https://" in refused
+    assert "Allow HTTP in the preferences, or TRELLIS_SIDECAR_ALLOW_HTTP=1" in refused
+    assert f"made: {picture.stem}" in ran.out.splitlines()
+    assert ANNA not in ran.out + ran.err

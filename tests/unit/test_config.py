@@ -67,3 +67,23 @@ def test_base_urls_that_are_taken(url: str) -> None:
 def test_base_urls_that_are_refused(url: str) -> None:
     with pytest.raises(InputError, match="X "):
         check_base_url(url, "X")
+
+
+def test_plain_http_to_a_server_of_ones_own_has_to_be_allowed_and_to_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "http://gpu.example:8443"
+    with pytest.raises(InputError, match="TRELLIS_SIDECAR_ALLOW_HTTP=1"):
+        Config.load(sidecar_url=url)
+    assert Config.load(sidecar_url=url, sidecar_allow_http=True).sidecar_url == url
+    with pytest.raises(InputError, match="TRELLIS_FAL_QUEUE_URL must begin with https://") as told:
+        Config.load(fal_queue_url=url, sidecar_allow_http=True)
+    assert "ALLOW_HTTP" not in str(told.value)
+    monkeypatch.setenv("TRELLIS_SIDECAR_ALLOW_HTTP", "0")
+    with pytest.raises(InputError, match="must begin with https://"):
+        Config.load(sidecar_url=url, sidecar_allow_http=True)
+    monkeypatch.setenv("TRELLIS_SIDECAR_ALLOW_HTTP", "1")
+    assert Config.load(sidecar_url=url).sidecar_allow_http
+    monkeypatch.setenv("TRELLIS_SIDECAR_ALLOW_HTTP", "perhaps")
+    with pytest.raises(InputError, match="must be 1 for yes or 0 for no, not 'perhaps'"):
+        Config.load()
