@@ -47,7 +47,7 @@ def a_picture_dropped_on_the_panel_is_the_next_one() -> d.Step:
     yield from _drop(*sidebar.centre, t.VIEWS[1], "5-menu-panel")
     assert [Path(each.filepath).name for each in t.settings().images] == [t.VIEWS[1].name]
     assert not t.settings().drop_set
-    yield 1.5
+    yield from t.pictured()
     d.shot_sidebar("6-dropped")
 
 
@@ -57,7 +57,7 @@ def a_copied_picture_is_pasted() -> d.Step:
     image = ["xclip", "-selection", "clipboard", "-target", "image/png"]
     yield from _pasted("image", image, t.ROBOT.read_bytes())
     assert Path(t.settings().images[0].filepath).read_bytes()[:4] == b"\x89PNG"
-    yield 2.0
+    yield from t.pictured()
     d.shot_sidebar("7-pasted")
 
 
@@ -93,7 +93,7 @@ def viewport_and_camera_are_captured() -> d.Step:
         alphas = [*image.pixels][3::4]  # older Blenders know no steps in slices of theirs
         assert 0.001 < sum(alpha > 0.5 for alpha in alphas) / len(alphas) < 0.95, "cut out"
         bpy.data.images.remove(image)
-        yield 2.0
+        yield from t.pictured()
         d.shot_sidebar(f"{number}-{button.replace(' ', '-').lower()}")
 
 

@@ -91,6 +91,19 @@ def put_images(*paths: Path) -> d.Step:
     yield 1.5
 
 
+def pictured() -> d.Step:
+    """Wait until the panel shows the active image as a model will see it."""
+    previews, item = module("ui.pump").get().previews, settings().images[settings().active]
+
+    def shown() -> bool:
+        sight = previews.seen(settings(), item)
+        return bool(sight and previews.of_file(sight.path))
+
+    yield from d.until(shown, "how a model will see the image")
+    d.area().tag_redraw()
+    yield 1.5
+
+
 def with_menus() -> d.Box:
     """The sidebar, and what menus that it opens lie over."""
     sidebar = d.box(d.region())
