@@ -28,8 +28,6 @@ from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-# At the beginning of a line it tells ours from what Blender itself prints on stdout.
-REPLY = "@trellis "
 _MAIN = Path(__file__).with_name("worker_main.py")
 
 
@@ -182,7 +180,7 @@ class ImportWorker:
         assert self._process.stdout is not None
         for raw in self._process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            reply = _reply(line)
+            reply = _reply(line, self._folder)
             if reply is not None:
                 self._replies.put(reply)
             elif line:
@@ -222,12 +220,17 @@ class ImportWorker:
         )
 
 
-def _reply(line: str) -> dict[str, Any] | None:
-    """The reply that a line is; None for what Blender prints, which may have names of the file in it."""
-    if not line.startswith(REPLY):
+def mark(folder: Path) -> str:
+    """What a reply's line begins with. Blender prints on stdout too, names of the file among it, and no file can know this."""
+    return f"@{folder.name} "
+
+
+def _reply(line: str, folder: Path) -> dict[str, Any] | None:
+    """The reply that a line is; None for what Blender prints."""
+    if not line.startswith(mark(folder)):
         return None
     try:
-        reply = json.loads(line.removeprefix(REPLY))
+        reply = json.loads(line.removeprefix(mark(folder)))
     except (ValueError, RecursionError):
         return None
     return reply if isinstance(reply, dict) else None

@@ -41,8 +41,8 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
-def say(reply: dict[str, Any]) -> None:
-    line = f"\n{module('scene.worker').REPLY}{json.dumps(reply)}\n"
+def say(reply: dict[str, Any], folder: Path) -> None:
+    line = f"\n{module('scene.worker').mark(folder)}{json.dumps(reply)}\n"
     # without a listener there is no parent, and then end_with_parent tidies up
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -112,7 +112,7 @@ def main() -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     if hasattr(os, "nice"):
         os.nice(5)
-    say({"ready": True})
+    say({"ready": True}, folder)
     line = sys.stdin.buffer.readline()
     request = json.loads(line) if line else None
     part = Path(request["part"]) if request else None
@@ -120,7 +120,7 @@ def main() -> None:
     if request is None:
         threading.Event().wait()
         return
-    say(answer(request, folder))
+    say(answer(request, folder), folder)
     # Blender's own teardown of a large file takes a second, and nobody needs it
     os._exit(0)
 

@@ -232,10 +232,8 @@ async def download(
         ResultError: the file is gone, longer than any model, or offered without encryption.
     """
     # With a key it goes to the service itself, at an address that the settings allow
-    if not headers and not trusted(address(url)):
-        raise ResultError(
-            f"The model is offered at an address without encryption ({urlsplit(url).hostname}), and was not fetched."
-        )
+    if not headers:
+        _check_encrypted(address(url))
     piecewise = _Download(to, progress)
     while True:
         before = piecewise.done
@@ -245,6 +243,8 @@ async def download(
             async with client.stream(
                 "GET", url, headers=wanted, follow_redirects=not headers
             ) as reply:
+                if not headers:  # a redirect may have led elsewhere
+                    _check_encrypted(str(reply.url))
                 await piecewise.take(reply)
             return
         except (httpx.HTTPError, ExceptionGroup, OverflowError) as error:
@@ -252,6 +252,13 @@ async def download(
             if piecewise.done == before or not piecewise.version:
                 raise UnreachableError(f"The model's download broke off ({why(error)}).") from error
         await asyncio.sleep(0.2)
+
+
+def _check_encrypted(url: str) -> None:
+    if not trusted(url):
+        raise ResultError(
+            f"The model is offered at an address without encryption ({urlsplit(url).hostname}), and was not fetched."
+        )
 
 
 class _Download:

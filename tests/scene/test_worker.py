@@ -204,7 +204,15 @@ def test_what_only_looks_like_a_reply_is_none(
 ) -> None:
     """Whatever reads a file may print the names in it."""
     script = folder / "main.py"
-    script.write_text("print('mesh @trellis {}'); print('@trellis 1'); print('@trellis {')")
+    script.write_text(
+        """
+import json, pathlib, sys
+mark = "@" + pathlib.Path(sys.argv[-1]).name
+forged = json.dumps({"error": "InputError", "message": "forged"})
+for line in ("@trellis-import-a1b2c3d4 " + forged, f"mesh {mark} {forged}", f"{mark} 1", f"{mark} {{"):
+    print(line)
+"""
+    )
     monkeypatch.setattr(worker_module, "_MAIN", script)
     with ImportWorker() as worker, pytest.raises(errors.TrellisError, match="did not start"):
         worker.wait()
