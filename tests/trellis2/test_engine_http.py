@@ -115,6 +115,10 @@ class Sidecar:
         answer.unlink()
         return pid
 
+    def unplug(self) -> None:
+        for path in [*self._plug.iterdir()]:
+            path.unlink(missing_ok=True)  # the engine takes some away itself
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
@@ -129,6 +133,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
         yield found
         found.client.close()
         sidecar.stop(home)
+
+
+@pytest.fixture(autouse=True)
+def _unplugged(server: Sidecar) -> Iterator[None]:
+    """A test that failed holds up no other one."""
+    yield
+    server.unplug()
 
 
 def test_a_picture_becomes_a_textured_model(server: Sidecar) -> None:
@@ -168,7 +179,7 @@ def test_a_job_can_be_cancelled_in_every_stage(server: Sidecar, stage: str) -> N
     hold = server.plug("hold", stage)
     ticket = server.submit()
     process = server.held(stage)
-    assert server.status(ticket)["progress"]["stage"] == stage
+    _until(lambda: (server.status(ticket)["progress"] or {}).get("stage") == stage)
     assert server.client.put(ticket["cancel_url"]).status_code == 202
     result = server.result(ticket)
     assert (result.status_code, result.json()["error_type"]) == (499, "client_cancelled")
