@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGE = 2**20  # bytes; smaller blocks come out of what Blender has at hand
-_SMALL = (2**14,) * 64
+_SMALL = (2**14,) * 1024  # with 64, five appends of nine found nothing ready
 _BYTES = {
     "BOOLEAN": 1,
     "INT8": 1,
@@ -53,7 +53,7 @@ def make_ready(sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
     """Blocks of these sizes that were written to, to be let go of just before they are wanted. For any thread but the main one.
 
     tbbmalloc does not keep the first block of a size that it sees freed, hence two rounds; and it keeps the next ones for twice
-    as many large allocations as lay between, of which reading a .blend makes some more, hence the small ones.
+    as many allocations of 8 KiB and more as lay between the rounds. Reading a .blend makes hundreds, hence the small blocks.
     """
     held: list[NDArray[np.uint8]] = []
     for _ in range(2):
