@@ -93,9 +93,8 @@ def test_everywhere(options: argparse.Namespace) -> int:
     """The tests with every Blender, those of the package where these alone apply; then a table of how it went."""
     blenders = BLENDERS | MORE_BLENDERS
     worst, rows = 0, [["Blender", "Python", "Tests", "Result"]]
-    for blender in sorted(
-        blenders, key=lambda name: (name[:3], -len(name))
-    ):  # 4.2.0 before 4.2's newest
+    # 4.2.0 before 4.2's newest
+    for blender in sorted(blenders, key=lambda name: (name[:3], -len(name))):
         tests = options.pytest if blender in BLENDERS else [PACKAGE_TESTS]
         status, said = test_with(blender, tests)
         worst = worst or status

@@ -244,8 +244,6 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
             converted = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
             if converted is not None:
                 return converted
-        except (
-            ImageCms.PyCMSError
-        ):  # a broken profile, or one for another mode: the picture is still good
-            pass
+        except ImageCms.PyCMSError:
+            pass  # a broken profile, or one for another mode: the picture is still good
     return picture.convert("RGB")

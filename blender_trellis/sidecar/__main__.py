@@ -112,9 +112,8 @@ def main() -> None:
         return
     family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
     listener = socket.socket(family)
-    if (
-        os.name == "posix"
-    ):  # a port that was chosen can be had again at once; on Windows this would share it
+    # A port that was chosen can be had again at once; on Windows this would share it
+    if os.name == "posix":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((arguments.host, arguments.port))
     address = folder / "address.json"

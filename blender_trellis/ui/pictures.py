@@ -167,9 +167,8 @@ def rendered(image: bpy.types.Image, scene: bpy.types.Scene) -> Path:
 def _as_png(settings: Any) -> Iterator[None]:
     """The render's file format, which `save_render` goes by, for a moment."""
     wanted = {"file_format": "PNG", "color_mode": "RGBA", "color_depth": "8"}
-    if (
-        "media_type" in settings.bl_rna.properties
-    ):  # of Blender 5.0 and newer; the others depend on it
+    # Of Blender 5.0 and newer; the others depend on it
+    if "media_type" in settings.bl_rna.properties:
         wanted = {"media_type": "IMAGE", **wanted}
     before = {name: getattr(settings, name) for name in wanted}
     try:
