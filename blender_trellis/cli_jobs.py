@@ -143,7 +143,10 @@ def _moment(time_: float) -> str:
 
 
 def _resume(runner: Runner, show: Show, job_id: str | None, timeout: float | None) -> int:
-    """Go on with what other processes left behind, in the order it was asked for, or with one job of it."""
+    """Go on with what other processes left behind, in the order it was asked for, or with one job of it.
+
+    An interrupt cancels a single job, as it does where it is made; several are left as they are.
+    """
     code = 0
     left = runner.resume(job_id)
     if not left:
@@ -157,7 +160,7 @@ def _resume(runner: Runner, show: Show, job_id: str | None, timeout: float | Non
             else:
                 show.resumed(job)
                 seconds = None if deadline is None else max(deadline - time.monotonic(), 0)
-                finish(runner, job.id, show, seconds)
+                finish(runner, job.id, show, seconds, cancel=len(left) == 1)
         except TrellisError as error:
             error.job_id = job.id
             show.error(error)
@@ -184,11 +187,15 @@ def _cancel(runner: Runner, job: Job, show: Show) -> None:
     show.data({"cancelled": job.id}, lambda: "Cancelled.")
 
 
-def finish(runner: Runner, job_id: str, show: Show, timeout: float | None = None) -> None:
-    """Wait for a job, and do with its result what was wished."""
+def finish(
+    runner: Runner, job_id: str, show: Show, timeout: float | None = None, *, cancel: bool = True
+) -> None:
+    """Wait for a job, and do with its result what was wished. An interrupt shall `cancel` it, or is passed on."""
     try:
         job = runner.wait(job_id, show.event, timeout)
     except KeyboardInterrupt:
+        if not cancel:
+            raise
         runner.cancel(job_id)
         job = runner.wait(job_id, show.event)
     show.result(job, deliver(runner, job))

@@ -198,11 +198,8 @@ class Batch:
     # Carrying it out
 
     def run(self, tell: Callable[[Progress], None], timeout: float | None = None) -> Progress:
-        """Carry all rows through, until each has a line of results, or no more is sent and what is at work has ended.
-
-        Raises:
-            UnreachableError: `timeout` seconds were over first.
-        """
+        """Carry all rows through, until each has a line of results, or no more is sent and what is at work has ended, or
+        `timeout` seconds are over: then what is at work is left to the next run."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self._book.begin()
         self._book.drop(self._again)
@@ -214,9 +211,8 @@ class Batch:
         self._admit()
         while self._at_work or (self._elsewhere and not self.interrupted):
             if deadline is not None and time.monotonic() > deadline:
-                raise UnreachableError(
-                    f"The time is over, and {self._total - self.progress().done} rows are not done. The same command goes on."
-                )
+                self.stops.setdefault("", UnreachableError("The time is over."))
+                break
             self._hear()
             self._watch()
             self._admit()

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import OutputError, StorageError
+from ..errors import ImageError, OutputError, StorageError
 from ..home import atomic_write, sync
 
 _INPUT = re.compile(r"[0-9a-f]{64}\.(png|glb)")
@@ -45,8 +45,19 @@ class Library:
         return name
 
     def read_input(self, name: str) -> bytes:
-        """What was kept earlier."""
-        return (self.inputs / name).read_bytes()
+        """What was kept earlier.
+
+        Raises:
+            ImageError: somebody took it away, or forbids to read it.
+        """
+        path = self.inputs / name
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            why = error.strerror or error
+            raise ImageError(
+                f"A file that the model is made of cannot be read: {path}: {why}."
+            ) from error
 
     def part(self, job_id: str, number: int) -> Path:
         """Where a download of result `number` is written until it is whole."""

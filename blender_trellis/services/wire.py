@@ -37,12 +37,26 @@ _LONGEST_WISH = 120.0  # seconds; a server may not put a job off for longer than
 
 
 def open_client(base_url: str) -> httpx.AsyncClient:
-    """A client for one service. It follows no redirect by itself, since the key would go along."""
+    """A client for one service. It follows no redirect by itself, since the key would go along; and it asks nobody else without
+    encryption, also not where a redirect leads to one who is asked for a file without the key: ResultError."""
+
+    allowed = None if trusted(base_url) else urlsplit(base_url).hostname  # by the settings
+
+    async def check_encrypted(
+        request: httpx.Request,
+    ) -> None:  # before each request, and each redirect's
+        host = request.url.host
+        if host != allowed and not trusted(str(request.url)):
+            raise ResultError(
+                f"The model is offered at an address without encryption ({host}), and was not fetched."
+            )
+
     # A model may compute for minutes between two bytes of nothing, but every single answer is short
     timeout = httpx.Timeout(60, connect=10, write=300)
     # No proxy leads to this computer
     ours = not base_url or urlsplit(base_url).hostname in LOOPBACK
-    return httpx.AsyncClient(timeout=timeout, trust_env=not ours)
+    hooks = {"request": [check_encrypted]}
+    return httpx.AsyncClient(timeout=timeout, trust_env=not ours, event_hooks=hooks)
 
 
 async def send(client: httpx.AsyncClient, method: str, url: str, **more: Any) -> httpx.Response:
@@ -231,9 +245,7 @@ async def download(
         UnreachableError: try again.
         ResultError: the file is gone, longer than any model, or offered without encryption.
     """
-    # With a key it goes to the service itself, at an address that the settings allow
-    if not headers:
-        _check_encrypted(address(url))
+    url = address(url)
     piecewise = _Download(to, progress)
     while True:
         before = piecewise.done
@@ -243,8 +255,6 @@ async def download(
             async with client.stream(
                 "GET", url, headers=wanted, follow_redirects=not headers
             ) as reply:
-                if not headers:  # a redirect may have led elsewhere
-                    _check_encrypted(str(reply.url))
                 await piecewise.take(reply)
             return
         except (httpx.HTTPError, ExceptionGroup, OverflowError) as error:
@@ -252,13 +262,6 @@ async def download(
             if piecewise.done == before or not piecewise.version:
                 raise UnreachableError(f"The model's download broke off ({why(error)}).") from error
         await asyncio.sleep(0.2)
-
-
-def _check_encrypted(url: str) -> None:
-    if not trusted(url):
-        raise ResultError(
-            f"The model is offered at an address without encryption ({urlsplit(url).hostname}), and was not fetched."
-        )
 
 
 class _Download:

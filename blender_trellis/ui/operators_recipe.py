@@ -104,6 +104,9 @@ class TRELLIS_OT_use_settings(_Again, bpy.types.Operator):
         recipe = None if self.job_id else recipes.of_active(context)
         seed = recipe.seed if recipe else job and job.seed
         properties.adopt(settings, endpoint, parameters, seed)
+        if seed is not None and settings.seed != seed:
+            words = tr("The seed {seed} is larger than Blender's numbers are, and was left out")
+            self.report({"WARNING"}, words.format(seed=seed))
         if not (job and _use_pictures(settings, job)):
             self.report(
                 {"WARNING"}, tr("The pictures are not on this computer any more. Choose them again")

@@ -366,7 +366,8 @@ def assign(settings: TRELLIS_PG_scene, endpoint: str, values: dict[str, Any]) ->
 def adopt(
     settings: TRELLIS_PG_scene, endpoint: str, values: dict[str, Any], seed: int | None
 ) -> None:
-    """Set endpoint, parameters and seed to what a model was made with: `values` by documented name, all others as by default."""
+    """Set endpoint, parameters and seed to what a model was made with: `values` by documented name, all others as by default.
+    A seed that Blender's integers cannot hold is left out."""
     settings.endpoint = endpoint
     group, known = group_of(settings, endpoint), dict(parameters_of(endpoint))
     for prop in known.values():

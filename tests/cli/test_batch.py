@@ -358,6 +358,23 @@ def test_an_interrupt_waits_for_what_is_being_made_and_a_second_one_leaves_it(
     assert_each_once(fal, out, 3)
 
 
+def test_when_the_time_is_over_what_is_done_is_told_and_the_same_command_goes_on(
+    run: Run, fal: FalStandIn, pictures: Path, out: Path
+) -> None:
+    fal.script.held = True
+    command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
+    late = run(*command, "--timeout", "1")
+    assert late.code == 4
+    error, last = late.lines[-2:]
+    assert error["message"] == "The time is over. 3 rows are not done; the same command goes on."
+    assert (last["state"], last["rows"], last["ready"]) == ("incomplete", 3, 0)
+    assert (out / "contact-sheet.png").is_file()
+    for request_id in fal.jobs:
+        fal.finish(request_id)
+    assert run(*command).code == 0
+    assert_each_once(fal, out, 3)
+
+
 def test_a_batch_is_made_by_one_process_at_a_time(
     fal: FalStandIn, pictures: Path, out: Path
 ) -> None:

@@ -215,6 +215,37 @@ def test_interrupting_cancels(picture: Path) -> None:
     assert job["state"] == "cancelled"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_interrupting_a_resume_cancels_a_single_job_and_leaves_several(
+    fal: FalStandIn, picture: Path, count: int
+) -> None:
+    fal.script.held = True
+    endpoint = ("--endpoint", "fal-ai/trellis-2")
+    for _ in range(count):
+        run_trellis("generate", picture, *endpoint, "--timeout", "1", "--json")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    asked = {request_id: job.asked for request_id, job in fal.jobs.items()}
+    assert len(asked) == count
+    with subprocess.Popen(
+        trellis_command("jobs", "resume", "--json"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 30
+        while any(fal.jobs[request_id].asked == before for request_id, before in asked.items()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert (
+        process.returncode == 130 and json.loads(out.splitlines()[-1])["kind"] == "CancelledError"
+    )
+    assert [job.cancelled for job in fal.jobs.values()] == [count == 1] * count
+    states = [job["state"] for job in run_trellis("jobs", "--json").lines]
+    assert states == (["cancelled"] if count == 1 else ["running"] * count)
+
+
 def test_a_job_is_cancelled_from_another_process(picture: Path) -> None:
     arguments = ("generate", picture, *SLOW, "--json")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

@@ -122,6 +122,17 @@ def test_of_a_job_that_this_computer_does_not_know_the_settings_are_used(extensi
     assert "Choose them again" in capfd.readouterr().out and extension.session.runner is None
 
 
+def test_a_seed_that_blender_cannot_hold_is_left_out_and_it_is_said(extension, capfd):
+    obj = bpy.data.objects.new("of a script", None)
+    bpy.context.scene.collection.objects.link(obj)
+    stamp(obj, Recipe("local/draft", {"texture_size": 512}, seed=2**31, job_id="elsewhere"))
+    activate(obj)
+    bpy.context.scene.trellis.seed = 3
+    assert bpy.ops.trellis.use_settings() == {"FINISHED"}
+    assert bpy.context.scene.trellis.seed == 3
+    assert "The seed 2147483648 is larger" in capfd.readouterr().out
+
+
 def test_what_cannot_be_run_again_is_told(extension, until):
     obj = bpy.data.objects.new("from elsewhere", None)
     bpy.context.scene.collection.objects.link(obj)

@@ -7,7 +7,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from blender_trellis.errors import ResultError
@@ -25,11 +24,12 @@ def test_a_redirect_to_an_address_without_encryption_is_not_followed_to_the_mode
         host.serves = [Serve(302, headers={"Location": f"{elsewhere}/model.glb"}), Serve()]
 
         async def fetch() -> None:
-            async with httpx.AsyncClient() as client:
+            async with wire.open_client(host.url) as client:
                 await wire.download(
                     client, f"{host.url}/model.glb", tmp_path / "part", lambda _: None, {}
                 )
 
         with pytest.raises(ResultError, match=r"without encryption \(0\.0\.0\.0\)"):
             asyncio.run(fetch())
+        assert len(host.calls) == 1
     assert not (tmp_path / "part").exists()

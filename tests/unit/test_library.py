@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blender_trellis.errors import OutputError, StorageError
+from blender_trellis.errors import ImageError, OutputError, StorageError
 from blender_trellis.generation.library import Library, check_output, copy_out
 from blender_trellis.home import FileLock, atomic_write
 from harness import REPOSITORY
@@ -62,6 +62,14 @@ def test_inputs_come_back(home: Path) -> None:
     assert library.keep_input(b"png") == library.keep_input(b"png")
     assert library.read_input(library.keep_input(b"png")) == b"png"
     assert len(list(library.inputs.iterdir())) == 1
+
+
+def test_an_input_that_is_gone_is_told(home: Path) -> None:
+    library = Library(home)
+    name = library.keep_input(b"png")
+    (library.inputs / name).unlink()
+    with pytest.raises(ImageError, match=f"cannot be read: .*{name}: No such file"):
+        library.read_input(name)
 
 
 def test_copies_replace_whole_files(tmp_path: Path) -> None:
