@@ -14,24 +14,26 @@ import struct
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi import FastAPI, Header, HTTPException, Request, Security
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from starlette.types import ASGIApp
 
 from .. import __version__
 from ..endpoints import get
 from ..endpoints.schema import schemas
+from . import document
 from .access import OWNER
 from .door import Guard
 from .engines import ENDPOINTS
 from .server import Server
 from .store import Job
 
-_GLB = "data:model/gltf-binary;base64,"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -45,7 +47,7 @@ def _checked(endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(url, str) and url.startswith("data:image/") for url in urls):
         raise _refusal(model.image_key, "pictures are taken as data URIs only")
     if model.mesh_key and not _is_glb(parameters.pop(model.mesh_key, None)):
-        raise _refusal(model.mesh_key, f"give a whole GLB as a data URI: {_GLB}…")
+        raise _refusal(model.mesh_key, f"give a whole GLB as a data URI: {document.GLB}…")
     try:
         parameters = model.model_validate(parameters).model_dump(by_alias=True, exclude_unset=True)
     except ValidationError as error:
@@ -70,9 +72,9 @@ def _refusal(name: str, problem: str) -> HTTPException:
 
 def _is_glb(uri: Any) -> bool:
     """Whether this is a data URI of a GLB, of version 2 and as long as it says; the worker reads what is in it."""
-    if not isinstance(uri, str) or not uri.startswith(_GLB):
+    if not isinstance(uri, str) or not uri.startswith(document.GLB):
         return False
-    text = uri.removeprefix(_GLB)
+    text = uri.removeprefix(document.GLB)
     try:
         head = base64.b64decode(text[:16], validate=True)
         magic, version, length = struct.unpack("<4sII", head)
@@ -96,6 +98,9 @@ def build(
         title="Trellis sidecar",
         version=__version__,
         lifespan=lifespan,
+        # For the document alone: the Guard has looked at the key already
+        dependencies=[Security(document.KEY)],
+        responses=document.REFUSALS,
         docs_url=None,
         redoc_url=None,
     )
@@ -105,8 +110,13 @@ def build(
         text = f"The local process cannot write its files: {error.strerror}"
         return JSONResponse({"detail": text, "error_type": "internal_error"}, 507)
 
+    @app.exception_handler(_NotFound)
+    async def not_found(_: Request, error: _NotFound) -> JSONResponse:
+        return JSONResponse({"status": "NOT_FOUND"}, 404)
+
     _add_house_routes(app, server, stop)
     _add_job_routes(app, server)
+    _add_endpoints(app, server)
     return Guard(app, clients=clients, hosts=hosts, called=server.called)
 
 
@@ -148,33 +158,28 @@ def _add_house_routes(app: FastAPI, server: Server, stop: Callable[[], None]) ->
 def _add_job_routes(app: FastAPI, server: Server) -> None:
     """fal's queue protocol."""
 
-    def own(request: Request, job_id: str) -> Job:
-        """A job, if whoever asks may know of it."""
-        job = server.store.jobs.get(job_id)
-        if job is None or request.state.client not in (job.client, OWNER):
-            raise _NotFound
-        return job
-
     def find(request: Request, owner: str, name: str, job_id: str) -> Job:
-        job = own(request, job_id)
+        job = _own(server, request, job_id)
         if job.endpoint.split("/")[:2] != [owner, name]:
             raise _NotFound
         return job
 
-    @app.exception_handler(_NotFound)
-    async def not_found(_: Request, error: _NotFound) -> JSONResponse:
-        return JSONResponse({"status": "NOT_FOUND"}, 404)
-
-    @app.get("/files/{job_id}/model.glb", response_class=FileResponse)
+    @app.get(
+        "/files/{job_id}/model.glb",
+        response_class=FileResponse,
+        responses={200: {"content": {"model/gltf-binary": {}}}, **document.NO_JOB},
+    )
     async def file(request: Request, job_id: str) -> FileResponse:
-        job = own(request, job_id)
+        job = _own(server, request, job_id)
         if job.output is None:
             raise _NotFound
         return FileResponse(
             server.store.folder(job.id) / "model.glb", media_type="model/gltf-binary"
         )
 
-    @app.get("/{owner}/{name}/requests/{job_id}/status")
+    @app.get(
+        "/{owner}/{name}/requests/{job_id}/status", responses=document.ACCEPTED | document.NO_JOB
+    )
     async def status(
         request: Request, owner: str, name: str, job_id: str, logs: bool = False
     ) -> JSONResponse:
@@ -187,7 +192,10 @@ def _add_job_routes(app: FastAPI, server: Server) -> None:
             answer["metrics"] = {"inference_time": job.seconds}
         return JSONResponse(answer, 200 if job.status == "COMPLETED" else 202)
 
-    @app.get("/{owner}/{name}/requests/{job_id}")
+    @app.get(
+        "/{owner}/{name}/requests/{job_id}",
+        responses=document.NOT_NOW | document.NO_JOB | document.FAILED,
+    )
     async def result(request: Request, owner: str, name: str, job_id: str) -> JSONResponse:
         job = find(request, owner, name, job_id)
         headers = {"x-fal-request-id": job.id}
@@ -201,7 +209,10 @@ def _add_job_routes(app: FastAPI, server: Server) -> None:
             job.output | {"model_glb": job.output["model_glb"] | {"url": url}}, 200, headers
         )
 
-    @app.put("/{owner}/{name}/requests/{job_id}/cancel")
+    @app.put(
+        "/{owner}/{name}/requests/{job_id}/cancel",
+        responses=document.ACCEPTED | document.NOT_NOW | document.NO_JOB,
+    )
     async def cancel(request: Request, owner: str, name: str, job_id: str) -> JSONResponse:
         job = find(request, owner, name, job_id)
         if job.status == "COMPLETED":
@@ -209,7 +220,7 @@ def _add_job_routes(app: FastAPI, server: Server) -> None:
         server.cancel(job)
         return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
-    @app.delete("/{owner}/{name}/requests/{job_id}")
+    @app.delete("/{owner}/{name}/requests/{job_id}", responses=document.NOT_NOW | document.NO_JOB)
     async def collected(request: Request, owner: str, name: str, job_id: str) -> dict[str, str]:
         job = find(request, owner, name, job_id)
         if job.status != "COMPLETED":
@@ -217,18 +228,19 @@ def _add_job_routes(app: FastAPI, server: Server) -> None:
         server.store.remove(job.id)
         return {"status": "OK"}
 
-    @app.post("/{endpoint:path}")
+
+def _add_endpoints(app: FastAPI, server: Server) -> None:
+    """Where a job of each endpoint is asked for."""
+
     async def submit(
-        request: Request,
         endpoint: str,
+        request: Request,
         body: dict[str, Any],
-        idempotency_key: Annotated[uuid.UUID | None, Header()] = None,
+        idempotency_key: Annotated[uuid.UUID | SkipJsonSchema[None], Header()] = None,
     ) -> JSONResponse:
-        if endpoint not in ENDPOINTS:
-            raise HTTPException(404, f'Application "{endpoint}" not found')
         job_id = str(idempotency_key or uuid.uuid4())
         if job_id in server.store.jobs:
-            job = own(request, job_id)
+            job = _own(server, request, job_id)
         else:
             body = _checked(endpoint, body)
             job = server.submit(job_id, endpoint, body, request.state.client)
@@ -238,9 +250,29 @@ def _add_job_routes(app: FastAPI, server: Server) -> None:
         }
         return JSONResponse(answer, headers={"x-fal-request-id": job.id})
 
+    for endpoint in ENDPOINTS:
+        described = app.post(
+            f"/{endpoint}",
+            responses=document.NO_JSON | document.NO_JOB,
+            openapi_extra=document.body_of(endpoint),
+        )
+        described(partial(submit, endpoint))
+
+    @app.post("/{endpoint:path}", include_in_schema=False)
+    async def unknown(endpoint: str) -> None:
+        raise HTTPException(404, f'Application "{endpoint}" not found')
+
 
 class _NotFound(Exception):
     """There is no such job."""
+
+
+def _own(server: Server, request: Request, job_id: str) -> Job:
+    """A job, if whoever asks may know of it."""
+    job = server.store.jobs.get(job_id)
+    if job is None or request.state.client not in (job.client, OWNER):
+        raise _NotFound
+    return job
 
 
 def _ticket(request: Request, job: Job) -> dict[str, Any]:

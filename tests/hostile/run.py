@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both fuzzers with as large a budget as is asked for, and random histories of the journal: `python build.py fuzz`."""
+"""Both fuzzers with as large a budget as is asked for, random histories of the journal, and random requests to the sidecar:
+`python build.py fuzz`."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from hostile import importing, journal_model, replying
+from blender_trellis.services import sidecar
+from hostile import importing, journal_model, openapi, replying
 from hostile.tally import Tally
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,12 @@ def main() -> int:
         examples = options.count // 20
         journal_model.run(examples, _STEPS)
         print(f"Journal: {examples} histories of up to {_STEPS} steps, all as the model says.\n")
+        asked = options.count // 100
+        try:
+            routes = openapi.hold(*sidecar.ensure(folder), asked)
+        finally:
+            sidecar.stop(folder)
+        print(f"Sidecar: {asked} requests to each of {routes} routes, answered as documented.\n")
     minutes = (time.monotonic() - began) / 60
     print(
         f"Seed {options.seed}, {options.count:,} of each, {minutes:.0f} minutes, {len(findings)} findings."

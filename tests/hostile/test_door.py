@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -19,19 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from blender_trellis.services import sidecar
 from blender_trellis.sidecar import store as stores
 from blender_trellis.sidecar.store import KEEP_SECONDS, Store
 from harness import REPOSITORY
-from hostile.mutations import ODD
+from hostile import openapi
 from local_server import LocalServer
 from sidecar.studio import command
 
@@ -43,6 +39,7 @@ door.HEAD_SECONDS, door.BODY_SECONDS = 1.0, 1.0
 sys.argv[1:] = ["--folder", sys.argv[1]]
 __main__.main()
 """
+_PICTURE = "data:image/png;base64,AAAA"  # is taken on, and fails without work
 
 
 @pytest.fixture(scope="module")
@@ -153,105 +150,10 @@ def test_two_hundred_at_once_are_all_answered(shared_sidecar: tuple[str, str]) -
         assert all(b" 200 " in connection.recv(2000) for connection in crowd)
 
 
-# Whatever the schema says ----------------------------------------------------------------------------------------------
-
-
-_WORDS = (
-    st.text(max_size=12)
-    | st.uuids().map(str)
-    | st.sampled_from(["..", "%2e%2e", "address.json", "a/b", "\0", "local"])
-)
-_VALUES = st.recursive(
-    st.sampled_from(ODD) | st.text(max_size=8) | st.integers() | st.floats(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=3),
-    max_leaves=8,
-)
-_PICTURE = "data:image/png;base64,AAAA"  # is taken on, and fails without work
-_BODIES = st.one_of(
-    _VALUES,
-    st.dictionaries(
-        st.sampled_from(
-            ["seed", "resolution", "texture_size", "decimation_target", "output_format", "x"]
-        ),
-        _VALUES,
-    ).map(lambda body: {"image_urls": [_PICTURE], **body}),
-    st.fixed_dictionaries({"image_urls": _VALUES}),
-)
-
-
-@pytest.fixture
-def routes(shared_sidecar: tuple[str, str]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Method, path and description of all that the sidecar's own OpenAPI document names, but what would end it."""
-    url, token = shared_sidecar
-    reply = httpx.get(f"{url}/openapi.json", headers={"Authorization": f"Key {token}"})
-    paths = reply.json()["paths"]
-    found = [
-        (method, path, about) for path, each in paths.items() for method, about in each.items()
-    ]
-    assert len(found) >= 9
-    return [route for route in found if route[1] != "/shutdown"]
-
-
-@settings(
-    max_examples=30,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(data=st.data())
-def test_whatever_is_sent_is_answered_as_the_schema_says_and_nothing_without_the_token(
+def test_every_answer_is_as_the_document_says_and_none_comes_without_the_key(
     shared_sidecar: tuple[str, str],
-    routes: list[tuple[str, str, dict[str, Any]]],
-    data: st.DataObject,
 ) -> None:
-    url, token = shared_sidecar
-    method, template, about = data.draw(st.sampled_from(routes), "route")
-    fill = lambda _: quote(data.draw(_WORDS, "place").encode("utf-8", "replace"), safe="%")  # noqa: E731
-    path = re.sub(r"\{\w+(:path)?\}", fill, template)
-    if "requestBody" in about and data.draw(st.booleans(), "really"):
-        path = "/local/draft"
-    body = json.dumps(data.draw(_BODIES, "body")).encode() if "requestBody" in about else b""
-    more = {"content-type": "application/json"}
-    if data.draw(st.booleans(), "named"):
-        more["idempotency-key"] = (
-            data.draw(_WORDS, "key").encode("ascii", "ignore").decode().strip().replace("\0", "")
-        )
-    query = {"logs": data.draw(_WORDS, "logs").encode("utf-8", "replace").decode()}
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
-        ask = lambda key: client.request(  # noqa: E731
-            method, path, params=query, content=body, headers={**more, "Authorization": key}
-        )
-        wrong = data.draw(
-            st.sampled_from(["", "Key", f"Key {token[:-1]}", f"Bearer {token}", f"Key {token}x"]),
-            "key",
-        )
-        assert ask(wrong).status_code == 401
-        reply = ask(f"Key {token}")
-        assert reply.status_code < 500, reply.text
-        kind = reply.headers["content-type"].partition(";")[0]
-        if reply.status_code == 200:
-            assert kind in about["responses"]["200"]["content"]
-        if kind == "text/plain":
-            return
-        told = reply.json()
-        assert isinstance(told, dict)
-        match reply.status_code:
-            case 200 if "response_url" in told:
-                assert uuid_of(told["response_url"]) == told["request_id"]
-                client.put(told["cancel_url"], headers={"Authorization": f"Key {token}"})
-            case 200:
-                expected = about["responses"]["200"]["content"]["application/json"]["schema"]
-                assert expected.get("type", "object") == "object"
-            case 422:  # fal's form, which is that of the document
-                for item in told["detail"]:
-                    assert {"loc", "msg", "type"} <= item.keys()
-            case _:
-                assert told == {"status": "NOT_FOUND"} or isinstance(told["detail"], str)
-
-
-def uuid_of(url: str) -> str:
-    return url.rpartition("/")[2]
+    assert openapi.hold(*shared_sidecar, examples=30) >= 10
 
 
 @pytest.mark.parametrize(
