@@ -102,13 +102,20 @@ def test_everywhere(options: argparse.Namespace) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         begun = {name: pool.submit(test_with, name, tests[name]) for name in blenders}
     for name in sorted(blenders, key=lambda name: (name[:3], -len(name))):
-        status, said = begun[name].result()
+        try:
+            status, said = begun[name].result()
+        except OSError as error:
+            status, said = 1, f"not run: {error}"
         worst = worst or status
         rows.append([name, blenders[name][0], " ".join(tests[name]) or "all", said])
     for program in options.window:
-        status = window(window_options(program))
+        try:
+            status = window(window_options(program))
+            said = "failed" if status else "passed"
+        except (BuildError, OSError) as error:
+            status, said = 1, f"not run: {error}"
         worst = worst or status
-        rows.append([program, "its own", "in the window", "failed" if status else "passed"])
+        rows.append([program, "its own", "in the window", said])
     if not options.window:
         rows.append(["a window", "", "in the window", "not run: no Blender was named by --window"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

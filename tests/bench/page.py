@@ -43,13 +43,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {where}"
 
 
-def measure(name: str) -> tuple[int, Report]:
-    """One script's exit status and what it has found."""
+def measure(name: str) -> tuple[int, Report | None]:
+    """One script's exit status and what it has found; None where it came to no end."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         command = [sys.executable, str(HERE / f"bench_{name}.py")]
         status = subprocess.call(command, env=os.environ | {HAND_OVER: str(path)})
-        return status, read(path) if path.exists() else Report([])
+        return status, read(path) if path.exists() else None
 
 
 def page(reports: Sequence[Report]) -> Iterator[str]:
@@ -90,8 +90,11 @@ def main() -> int:
     which.add_argument("--only", choices=NAMES, action="append", help="this one; may be repeated")
     options = parser.parse_args()
     found = [measure(name) for name in options.only or NAMES]
-    if options.write:
-        PAGE.write_text("\n".join(page([report for _, report in found])).rstrip() + "\n", "utf-8")
+    reports = [report for _, report in found if report]
+    if options.write and len(reports) < len(found):
+        print(f"Not written: {PAGE}, since not everything could be measured.")
+    elif options.write:
+        PAGE.write_text("\n".join(page(reports)).rstrip() + "\n", "utf-8")
         print(f"Written: {PAGE}")
     return max(status for status, _ in found)
 
