@@ -2,9 +2,9 @@
 """From the moment at which a service is done to the model that stands in the scene: this extension, and a script that waits with
 the service's own Python client, fetches the file and imports it.
 
-The services are the tests' stand-ins, in this process; who waits is a fresh Blender for each run. The clients ask as often as they
-do by themselves. The job ends some seconds after it was sent, in each run after others, and after the same for everybody: how long
-a model waits for the next question is chance, which is why the spread is told.
+The services are the tests' stand-ins, in this process; who waits is a fresh Blender for each run. The clients ask as often as
+they do by themselves. The job ends some seconds after it was sent, in each run after others, and after the same for everybody:
+how long a model waits for the next question is chance, which is why the spread is told.
 """
 
 from __future__ import annotations
