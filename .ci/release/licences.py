@@ -30,7 +30,8 @@ def notices(bundled: Iterable[Path]) -> str:
         )
         for part in parts
     ]
-    return "\n\n".join(["# Software that is bundled", _table(parts), *texts]) + "\n"
+    head = ["# Software that is bundled", _table(parts), *_within(parts)]
+    return "\n\n".join([*head, *texts]) + "\n"
 
 
 def page() -> str:
@@ -39,13 +40,17 @@ def page() -> str:
     for target in ("linux-x64", *PLATFORMS):
         names = {pin(name): name for name in locked(target) if pin(name) not in wheels}
         wheels |= {pin(path.name): path for path in fetch(target, names.values())}
+    parts = _different(wheels.values())
+    compiled = "\n\n".join(_within(parts))
     return f"""# What the package bundles
 
 The extension itself is under [GPL-3.0-or-later](../LICENSE). Its zip holds these libraries as the wheels that their authors
 published, and their licences' texts in `THIRD_PARTY.md`. `.ci/release/wheels.toml` has each file's hash. `python build.py lock`
 writes this page.
 
-{_table(_different(wheels.values()), _where())}
+{_table(parts, _where())}
+
+{compiled}
 """
 
 
@@ -66,6 +71,21 @@ def _where() -> dict[str, str]:
 def _different(wheels: Iterable[Path]) -> list[Bundled]:
     one_each = {pin(path.name): path for path in sorted(wheels, reverse=True)}
     return sorted((read(path) for path in one_each.values()), key=lambda part: part.name.lower())
+
+
+def _within(parts: Iterable[Bundled]) -> list[str]:
+    """What is compiled into the wheels, as they themselves say."""
+    rows = ["| Compiled in | Part | Version | Licence |", "| --- | --- | --- | --- |"]
+    for part in parts:
+        rows += [
+            f"| {part.name} | {each.name} | {each.version} | {each.licence or 'not named'} |"
+            for each in part.parts
+        ]
+    words = (
+        "Compiled wheels hold libraries of others. These are what their own bills of materials name; the terms of each licence "
+        "are at https://spdx.org/licenses."
+    )
+    return [words, "\n".join(rows)] if len(rows) > 2 else []
 
 
 def _table(parts: Iterable[Bundled], where: dict[str, str] | None = None) -> str:

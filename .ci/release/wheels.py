@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import email
 import hashlib
+import json
 import re
 import subprocess
 import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
@@ -62,7 +64,8 @@ COMPATIBLE = {
         "MIT-0",
         "MIT-CMU",
     ),
-    *("MPL-2.0", "PSF-2.0", "Unlicense", "Zlib"),
+    *("FTL", "IJG", "LLVM-exception", "MPL-2.0", "PSF-2.0", "Unlicense", "X11", "Zlib", "libtiff"),
+    *("GPL-3.0-or-later", "LGPL-2.1-or-later", "Unicode-3.0", "Unicode-DFS-2016"),
 }
 _SPDX = {  # for wheels that name their licence in the ways from before SPDX
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
@@ -70,6 +73,15 @@ _SPDX = {  # for wheels that name their licence in the ways from before SPDX
     "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "License :: OSI Approved :: Python Software Foundation License": "PSF-2.0",
 }
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """What a wheel's own bill of materials names as compiled into it. `licence` is "" where it does not tell."""
+
+    name: str
+    version: str
+    licence: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Bundled:
     source: str
     texts: tuple[str, ...]
     requires: tuple[Requirement, ...]
+    parts: tuple[Part, ...]
 
 
 def read(wheel: Path) -> Bundled:
@@ -95,6 +108,7 @@ def read(wheel: Path) -> Bundled:
             re.escape(folder) + r"(licenses/.+|[^/]*(LICEN[CS]E|COPYING|NOTICE)[^/]*)", re.I
         )
         texts = [archive.read(name).decode("utf-8") for name in names if licences.fullmatch(name)]
+        bills = [archive.read(name) for name in names if re.search(r"/sboms/.+\.json$", name)]
     classified = [_SPDX[line] for line in said.get_all("Classifier", []) if line in _SPDX]
     licence = said["License-Expression"] or " AND ".join(classified) or said["License"] or ""
     return Bundled(
@@ -104,7 +118,21 @@ def read(wheel: Path) -> Bundled:
         _source(said.get_all("Project-URL", []), said["Home-page"] or ""),
         tuple(text.strip().replace("\r\n", "\n") for text in texts),
         tuple(Requirement(line) for line in said.get_all("Requires-Dist", [])),
+        tuple(
+            sorted({part for bill in bills for part in _parts(json.loads(bill), said["Version"])})
+        ),
     )
+
+
+def _parts(bill: dict[str, Any], version: str) -> Iterator[Part]:
+    """What a CycloneDX document names (PEP 770, cyclonedx.org), but what only served to build the wheel, and the wheel's own
+    modules, which have its `version`."""
+    for part in bill.get("components", []):
+        if part.get("scope") == "excluded" or part.get("version") == version:
+            continue
+        terms = [each.get("expression") or each["license"] for each in part.get("licenses", [])]
+        named = [each if isinstance(each, str) else each.get("id", "") for each in terms]
+        yield Part(part["name"], part.get("version") or "", " AND ".join(named))
 
 
 def _source(urls: Sequence[str], homepage: str) -> str:
@@ -120,12 +148,18 @@ def faults(bundled: Bundled) -> list[str]:
     found = []
     if not "".join(bundled.texts):
         found.append(f"{bundled.name} has no licence text")
-    terms = re.split(r" AND | OR |[() ]+", bundled.licence)
-    if set(filter(None, terms)) - COMPATIBLE or not any(terms):
-        found.append(
-            f"{bundled.name}'s licence is not known to go with the GPL: {bundled.licence!r}"
-        )
+    if not bundled.licence:
+        found.append(f"{bundled.name} names no licence")
+    for name, licence in ((bundled.name, bundled.licence), *_licences(bundled)):
+        terms = re.split(r" AND | OR | WITH |[() ]+", licence)
+        if set(filter(None, terms)) - COMPATIBLE:
+            found.append(f"{name}'s licence is not known to go with the GPL: {licence!r}")
     return found
+
+
+def _licences(bundled: Bundled) -> Iterator[tuple[str, str]]:
+    for part in bundled.parts:
+        yield f"{part.name} in {bundled.name}", part.licence
 
 
 def needs(bundled: Bundled, target: str) -> list[Requirement]:
@@ -288,5 +322,5 @@ def _wishes(target: str) -> list[Requirement]:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["local"]]
     if not target.startswith("linux"):
         wanted += [*project["optional-dependencies"]["keychain"], *PINNED]
-    own = Bundled("", "", "", "", (), tuple(Requirement(line) for line in wanted))
+    own = Bundled("", "", "", "", (), tuple(Requirement(line) for line in wanted), ())
     return sorted(needs(own, target), key=str)

@@ -3,6 +3,7 @@
 
 import functools
 import http.server
+import re
 import threading
 import tomllib
 import zipfile
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from release import ROOT, repository
-from release.package import version
+from release.package import this_platform, version
+from release.wheels import PLATFORMS
 
 EXAMPLE = ROOT / "docs" / "images" / "robot.png"
 NAME = "bl_ext.user_default.blender_trellis"
@@ -198,12 +200,28 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
+def with_other_systems(package: Path, folder: Path) -> list[Path]:
+    """The zip among those for other systems, of which the manifest is enough: they must not be taken."""
+    found = [package]
+    with zipfile.ZipFile(package) as archive:
+        manifest = archive.read("blender_manifest.toml").decode()
+    for target in PLATFORMS.keys() - {this_platform()}:
+        found.append(folder / package.name.replace(this_platform(), target))
+        with zipfile.ZipFile(found[-1], "w") as archive:
+            other = manifest.replace(f'"{this_platform()}"', f'"{target}"')
+            archive.writestr(
+                "blender_manifest.toml", re.sub(r"wheels = \[.*?\]", "", other, flags=re.S)
+            )
+            archive.writestr("__init__.py", "raise ImportError('This is for another system.')")
+    return found
+
+
 def test_blender_installs_from_the_repository_and_updates_by_itself(
     package, previous, served, blender, tmp_path
 ):
     folder, url = served
-    repository.make([previous], folder, url)
-    repository.make([package], tmp_path / "newer", url)
+    repository.make(with_other_systems(previous, tmp_path), folder, url)
+    repository.make(with_other_systems(package, tmp_path), tmp_path / "newer", url)
     said = blender(
         f"URL, FOLDER, NEWER = {url!r}, {str(folder)!r}, {str(tmp_path / 'newer')!r}" + UPDATE
     )

@@ -89,8 +89,9 @@ def test_every_blender_has_a_row_that_says_how_it_went_or_why_it_did_not(
         (tmp_path / blender / "bin").mkdir(parents=True)
         return tmp_path / blender / "bin" / "python"
 
-    def pytest_of(python: Path, arguments: list[str]) -> tuple[int, str]:
+    def pytest_of(python: Path, arguments: list[str], prefix: str) -> tuple[int, str]:
         blender = python.parents[1].name
+        assert prefix.split() == [blender]
         return int(blender == "4.3"), f"{blender} ran {arguments}"
 
     known = [[sys.executable], sys.version]
