@@ -151,8 +151,8 @@ def faults(bundled: Bundled) -> list[str]:
     if not bundled.licence:
         found.append(f"{bundled.name} names no licence")
     for name, licence in ((bundled.name, bundled.licence), *_licences(bundled)):
-        terms = re.split(r" AND | OR | WITH |[() ]+", licence)
-        if set(filter(None, terms)) - COMPATIBLE:
+        terms = set(re.findall(r"[\w.+-]+", licence)) - {"AND", "OR", "WITH"}
+        if terms - COMPATIBLE:
             found.append(f"{name}'s licence is not known to go with the GPL: {licence!r}")
     return found
 

@@ -176,9 +176,31 @@ def test_a_wheel_without_a_licence_or_with_one_that_does_not_go_with_the_gpl_is_
     assert "Anyone may" in licences.notices([wheel(tmp_path, good, text="Anyone may.")])
     with pytest.raises(ReleaseError, match="some has no licence text"):
         licences.notices([wheel(tmp_path, good)])
-    for line in ("License-Expression: SSPL-1.0", "License: MIT AND Commercial", "Summary: none"):
+    with pytest.raises(ReleaseError, match="some names no licence"):
+        licences.notices([wheel(tmp_path, "Summary: none", text="Nobody may.")])
+    for line in ("License-Expression: SSPL-1.0", "License: MIT AND Commercial"):
         with pytest.raises(ReleaseError, match="some's licence is not known"):
             licences.notices([wheel(tmp_path, line, text="Nobody may.")])
+
+
+def test_what_is_compiled_into_a_wheel_is_named_and_judged_too(tmp_path):
+    made = wheel(tmp_path, "License-Expression: MIT", text="Anyone may.")
+
+    def compiled(licence: str, **more: str) -> dict[str, object]:
+        return {"name": "inner", "version": "2", "licenses": [{"expression": licence}], **more}
+
+    def bill(*parts: dict[str, object]) -> None:
+        with zipfile.ZipFile(made, "a") as archive:
+            name = f"some-1.0.dist-info/sboms/{len(archive.namelist())}.cdx.json"
+            archive.writestr(name, json.dumps({"components": parts}))
+
+    bill(compiled("(MIT OR Apache-2.0) AND Unicode-3.0"), compiled("SSPL-1.0", scope="excluded"))
+    said = licences.notices([made])
+    assert "| some | inner | 2 | (MIT OR Apache-2.0) AND Unicode-3.0 |" in said
+    assert "SSPL" not in said  # it only served to build the wheel
+    bill(compiled("SSPL-1.0"))
+    with pytest.raises(ReleaseError, match="inner in some's licence is not known"):
+        licences.notices([made])
 
 
 def test_a_damaged_wheel_of_the_cache_is_fetched_anew_and_a_wrong_one_never_used(
