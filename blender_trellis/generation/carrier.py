@@ -45,7 +45,7 @@ _LONGEST_PAUSE = 30.0  # seconds between two attempts when a service does not an
 _LAST_WORD = 10.0
 _SEND_ATTEMPTS = 6  # of a request that was not taken on: about half a minute
 _SENSELESS = 50  # answers in a row that say nothing, about 20 minutes
-_FETCHES = 3  # of a model that arrives broken
+_FETCHES = 3  # of a model that arrives broken, or is not where it is said to be
 _NO_REPLY = (
     "No reply came to the request that was being sent. The job may be at work there, and charged. Look at the service before "
     "sending it again."
@@ -306,7 +306,7 @@ class Carrier:
         files, failures = [], list(outcome.failures)
         for number, made in enumerate(outcome.files):
             try:
-                path = await self._keep(job, made.url, number)
+                path = await self._fetch(job, ticket, made.url, number)
             except ResultError as error:
                 if len(outcome.files) == 1:
                     raise ResultError(
@@ -325,6 +325,16 @@ class Carrier:
                 await asyncio.wait_for(service.collected(ticket), _LAST_WORD)
         self._tell(job, fraction=1.0, message=_last_words(job))
 
+    async def _fetch(self, job: Job, ticket: Ticket, url: str, number: int) -> Path:
+        """Fetch, check and keep one model. It has been paid for, and what is broken or gone may be whole the next time, or
+        elsewhere."""
+        for _ in range(_FETCHES - 1):
+            with contextlib.suppress(ResultError):
+                return await self._keep(job, url, number)
+            outcome = await self._persist(job, lambda service: service.result(ticket))
+            url = outcome.files[number].url if number < len(outcome.files) else url
+        return await self._keep(job, url, number)
+
     async def _keep(self, job: Job, url: str, number: int) -> Path:
         part = self._library.part(job.id, number)
         told = -1
@@ -339,14 +349,8 @@ class Carrier:
                 )
 
         try:
-            for fetch in range(1, _FETCHES + 1):
-                await self._persist(job, lambda service: service.download(url, part, progress))
-                try:
-                    await asyncio.to_thread(glb.check, part)
-                    break
-                except ResultError:  # it may be whole the next time, and it has been paid for
-                    if fetch == _FETCHES:
-                        raise
+            await self._persist(job, lambda service: service.download(url, part, progress))
+            await asyncio.to_thread(glb.check, part)
             return await asyncio.to_thread(self._library.keep, part, job.title)
         except OSError as error:
             raise storage_error(error, part.parent) from error

@@ -33,6 +33,7 @@ class FalService(QueueService):
     """One of fal's endpoints."""
 
     name = "fal"
+    patience = 4
 
     def __init__(self, config: Config, endpoint: str) -> None:
         super().__init__(config.fal_queue_url, config.fal_key)

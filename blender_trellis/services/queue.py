@@ -5,12 +5,14 @@ Source: fal's documentation of its queue and the behaviour of its own clients. T
 - status, result and cancel go to the URLs of the submit's reply, never to ones made up here; the key goes with them only if
   their origin is the configured base;
 - a job that failed is COMPLETED too; what became of it is told by the result's URL;
+- it has failed only where the service itself says so: what makes no sense is asked for again, since it may be paid for;
 - a 401, 403, 429 or 5xx to a question after a job says nothing about the job;
 - a lost reply to a submit is no reason to send it again, unless the server takes a key that makes it one job.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from ..errors import (
     GenerationError,
     InputError,
     RejectedError,
-    ResultError,
     TrellisError,
     UncertainError,
     UnreachableError,
@@ -43,11 +44,13 @@ class QueueService:
     attempts: int | None = None
     cancellable = True
     poll_seconds = (1.0, 3.0)
+    patience = 1  # answers that it does not know a job, after which that is believed
 
     def __init__(self, base_url: str, key: str) -> None:
         self._base_url = base_url
         self._key = key
         self._client = wire.open_client(base_url)
+        self._missed: Counter[str] = Counter()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -192,8 +195,8 @@ class QueueService:
         """
         reply = await self._ask_status(ticket, logs="1")
         answer = wire.json_object(reply)
-        if reply.status_code == 404 and answer is not None:
-            raise self._lost(ticket)
+        if _knows_no_job(reply):
+            raise self._missing(reply, ticket)
         state = (answer or {}).get("status")
         if answer is None or reply.status_code >= 300 or not isinstance(state, str):
             raise wire.later(reply, f"{self.name} answered without a state: {said(reply)}.")
@@ -209,25 +212,23 @@ class QueueService:
         Raises:
             UnreachableError: ask again.
             CancelledError, RejectedError, GenerationError: what became of it instead.
-            ResultError: an answer without a file.
         """
         reply = await self._ask("GET", ticket.response_url)
         answer = wire.json_object(reply)
-        if reply.status_code == 404 and answer is not None:
-            raise await self._end_by_status(ticket)
+        if _knows_no_job(reply):
+            raise await self._end_by_status(reply, ticket)
         if not reply.is_success:
-            raise self._failure(reply, answer, ticket)
+            raise self._failure(reply, ticket)
         if answer is None:
             raise wire.later(
                 reply, f"{self.name}'s answer cannot be understood: {wire.excerpt(reply)}."
             )
         file = answer.get("model_glb") or answer.get("model_mesh") or {}
         if not isinstance(file, dict) or not isinstance(file.get("url"), str):
-            raise ResultError(
+            raise wire.later(
+                reply,
                 f"{self.name} says that it is done but names no model. It may have charged for it; ask {self.name}'s "
                 "support with the request's id.",
-                request_id=ticket.request_id,
-                cost=await self._charge(reply),
             )
         base, _ = await self._address()
         seed = answer.get("seed")
@@ -241,35 +242,33 @@ class QueueService:
         """What a job cost, as far as its result tells: nothing here."""
         return None
 
-    def _failure(
-        self, reply: httpx.Response, answer: dict[str, Any] | None, ticket: Ticket
-    ) -> TrellisError:
+    def _failure(self, reply: httpx.Response, ticket: Ticket) -> TrellisError:
         """The error behind a result that is none."""
-        if reply.status_code == 499:
-            return CancelledError("The job was cancelled.", request_id=ticket.request_id)
         if reply.status_code == 400 and said(reply).startswith("Request is still in progress"):
             return wire.later(reply, f"{self.name} has not finished after all.")
         # The answer of the job itself carries its id, or an error's shape; a proxy's has neither
-        of_the_job = "x-fal-request-id" in reply.headers or (
-            reply.status_code in (400, 422, 500) and answer is not None
+        of_the_job = reply.status_code != 404 and (
+            "x-fal-request-id" in reply.headers
+            or (reply.status_code in (400, 422, 499, 500) and _is_error(reply))
         )
         if not of_the_job:
             return wire.later(
                 reply,
                 f"{self.name} answered {reply.status_code} in place of the result: {said(reply)}.",
             )
+        if reply.status_code == 499:
+            return CancelledError("The job was cancelled.", request_id=ticket.request_id)
         return self._refusal(reply, ticket)
 
-    async def _end_by_status(self, ticket: Ticket) -> TrellisError:
+    async def _end_by_status(self, gone: httpx.Response, ticket: Ticket) -> TrellisError:
         """A result that is gone: the status may still say what the job ended with."""
-        reply = await self._ask_status(ticket, logs="0")
-        answer = wire.json_object(reply) or {}
+        answer = wire.json_object(await self._ask_status(ticket, logs="0")) or {}
         if isinstance(answer.get("error"), str):
             return GenerationError(
                 f"{self.name} failed: {wire.short(answer['error'])}. It is not charged, as far as is known. Generate again.",
                 request_id=ticket.request_id,
             )
-        return self._lost(ticket)
+        return self._missing(gone, ticket)
 
     async def cancel(self, ticket: Ticket) -> bool:
         """Ask for cancellation. A queued job goes; a running one hears a signal, and may finish and cost all the same.
@@ -301,7 +300,11 @@ class QueueService:
         headers = {"Authorization": f"Key {key}"} if ours else {}
         await wire.download(self._client, url, to, progress, headers)
 
-    def _lost(self, ticket: Ticket) -> GenerationError:
+    def _missing(self, reply: httpx.Response, ticket: Ticket) -> TrellisError:
+        """The error behind an answer that the service does not know the job."""
+        self._missed[ticket.request_id] += 1
+        if self._missed[ticket.request_id] < self.patience:
+            return wire.later(reply, f"{self.name} does not find the job.")
         return GenerationError(
             f"{self.name} does not know this job any more. Whether it was charged, its own pages tell. Generate again.",
             request_id=ticket.request_id,
@@ -322,6 +325,17 @@ class QueueService:
                 parameter=parameter(reply),
             )
         return GenerationError(f"{self.name} failed: {said(reply)}.", request_id=request_id)
+
+
+def _is_error(reply: httpx.Response) -> bool:
+    """Whether it has the form of fal's errors."""
+    return not {"detail", "error", "error_type"}.isdisjoint(wire.json_object(reply) or {})
+
+
+def _knows_no_job(reply: httpx.Response) -> bool:
+    """Whether the service itself, and not something in between, says that there is no such job."""
+    named = (wire.json_object(reply) or {}).get("status") == "NOT_FOUND"
+    return reply.status_code == 404 and (named or _is_error(reply))
 
 
 def _text(value: Any) -> str:

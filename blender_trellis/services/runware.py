@@ -27,7 +27,6 @@ from ..errors import (
     GenerationError,
     InputError,
     RejectedError,
-    ResultError,
     TrellisError,
     UncertainError,
     UnreachableError,
@@ -209,18 +208,23 @@ class RunwareService:
             UnreachableError: nothing about the task itself.
         """
         answer = await self._ask({"taskType": "getResponse", "taskUUID": task_uuid})
-        # A task's own end has a status; what is wrong with key, account or queue at the moment of asking has none
-        about_us = [
+        # A task's own end has a status; what is wrong with key, account or queue at the moment of asking has none, and what
+        # something in between says names no task
+        ended = [error for error in answer.errors if error.get("status") == "error"]
+        not_now = [
             error
             for error in answer.errors
-            if error.get("status") == "error"
-            or not (answer.status in _REFUSED or _is(error, (*_QUOTA, *_ACCOUNT, *_BUSY)))
+            if error not in ended
+            and (answer.status in _REFUSED or _is(error, (*_QUOTA, *_ACCOUNT, *_BUSY)))
+        ]
+        about_us = ended + [
+            error
+            for error in answer.errors
+            if error not in ended + not_now and ("taskUUID" in error or _is(error, _MISSING))
         ]
         if not answer.items(task_uuid) and not about_us:
             said = _words(answer.errors[0]) if answer.errors else "nothing"
-            error = UnreachableError(f"Runware says {said} instead of the task's state.")
-            error.answered = not answer.errors
-            raise error
+            raise _senseless(f"Runware says {said} instead of the task's state.", not not_now)
         return _Answer(answer.data, about_us)
 
     async def status(self, ticket: Ticket) -> Status:
@@ -234,10 +238,8 @@ class RunwareService:
             return Status(completed=True)
         answer = await self._state(ticket.request_id)
         items, errors = answer.items(ticket.request_id), answer.errors_of(ticket.request_id)
-        if errors and not items and _is(errors[0], _MISSING):
-            self._missed[ticket.request_id] += 1
-            if self._missed[ticket.request_id] < _PATIENCE:
-                return Status(completed=False, message="Runware does not list the task yet")
+        if errors and not items and self._not_listed(ticket, errors[0]):
+            return Status(completed=False, message="Runware does not list the task yet")
         open_items = [item for item in items if not _is_terminal(item)]
         ended = len(items) - len(open_items)
         completed = not open_items and bool(errors or ended >= ticket.results)
@@ -251,32 +253,32 @@ class RunwareService:
             message=f"{ended} of {ticket.results} done" if ticket.results > 1 else "At work",
         )
 
+    def _not_listed(self, ticket: Ticket, error: dict[str, Any]) -> bool:
+        """Whether an error says that Runware does not know the task, and has not been said so often that it is believed."""
+        if not _is(error, _MISSING):
+            return False
+        self._missed[ticket.request_id] += 1
+        return self._missed[ticket.request_id] < _PATIENCE
+
     async def result(self, ticket: Ticket) -> Outcome:
         """What a finished task made; variations that failed are told beside those that did not.
 
         Raises:
             UnreachableError: ask again.
             AccountError, RejectedError, GenerationError: there is nothing but errors.
-            ResultError: an answer without a file.
         """
-        answer = (
-            _Answer(ticket.answer["data"], ticket.answer["errors"])
-            if ticket.answer
-            else await self._state(ticket.request_id)
-        )
+        answer = _Answer(**ticket.answer) if ticket.answer else _Answer([], [])
+        if not (_made(answer.items(ticket.request_id)) or answer.failures_of(ticket.request_id)):
+            answer = await self._state(ticket.request_id)
         items = answer.items(ticket.request_id)
-        errors = answer.errors_of(ticket.request_id)
-        ended = [item for item in items if item.get("status") == "error"]
-        errors += [_objects(item.get("error") or item)[0] for item in ended]
+        errors = answer.failures_of(ticket.request_id)
         made = _made(items)
-        if not made and errors:
+        if not made and errors and not self._not_listed(ticket, errors[0]):
             raise _failure(errors[0], ticket.request_id)
         if not made:
-            raise ResultError(
+            raise _senseless(
                 "Runware says that it is done but names no model. It may have charged for it; ask Runware's support "
-                "with the request's id.",
-                request_id=ticket.request_id,
-                cost=_cost(items),
+                "with the request's id."
             )
         return Outcome(made, _cost(items), [_words(error) for error in errors])
 
@@ -350,6 +352,12 @@ class _Answer:
         """The errors of one task, and those that name none."""
         return [error for error in self.errors if error.get("taskUUID") in (None, task_uuid)]
 
+    def failures_of(self, task_uuid: str) -> list[dict[str, Any]]:
+        """The same, and what ended its variations."""
+        ended = [item for item in self.items(task_uuid) if item.get("status") == "error"]
+        inside = [_objects(item.get("error") or item)[0] for item in ended]
+        return self.errors_of(task_uuid) + inside
+
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     every = value if isinstance(value, list) else [] if value is None else [value]
@@ -409,6 +417,13 @@ def _parameter(error: dict[str, Any]) -> str:
     named = error.get("parameter")
     first = named[0] if isinstance(named, list) and named else named
     return wire.short(first) if isinstance(first, str) else ""
+
+
+def _senseless(message: str, answered: bool = True) -> UnreachableError:
+    """An error that says to ask again."""
+    error = UnreachableError(message)
+    error.answered = answered
+    return error
 
 
 def _uncertain(submission: Submission, message: str) -> UncertainError:

@@ -299,8 +299,6 @@ def test_a_refused_submit(
         ),
         (499, {"detail": "Request cancelled by the client."}, CancelledError, "cancelled"),
         (404, {"status": "NOT_FOUND"}, GenerationError, "does not know this job"),
-        (200, {"timings": {}}, ResultError, "names no model"),
-        (200, {"model_glb": {"url": 5}}, ResultError, "names no model"),
     ],
 )
 def test_a_job_that_failed_behind_completed(

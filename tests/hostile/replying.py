@@ -5,6 +5,7 @@ replies of each job come back as something else. Then the service answers well a
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -45,6 +46,7 @@ SECONDS = 60.0  # that one job may take
 REQUESTS = 150  # that one job may send
 _LONGEST = 1500  # letters of a message
 _PATIENCE = 60  # messages, after which who waits gives up
+_OFTEN = 3  # what is said as often may be believed: that a job is not known, that a model is not where it should be
 
 _STATUSES = [
     100, 102, 199, 201, 202, 203, 204, 205, 206, 226, 300, 301, 302, 304, 307, 308, 400, 401, 402, 403, 404, 405, 406,
@@ -106,12 +108,46 @@ class Spoil:
         return True
 
 
+@dataclass
+class Said:
+    """A reply as it went out, to a question of a kind (`step`)."""
+
+    step: str
+    spoiled: bool
+    data: bytes
+
+    @property
+    def status(self) -> int:
+        """0 where it is no HTTP."""
+        found = re.match(rb"HTTP/1.1 (\d+) ", self.data)
+        return int(found[1]) if found else 0
+
+    @property
+    def headers(self) -> bytes:
+        return self.data.partition(b"\r\n\r\n")[0].lower()
+
+    @property
+    def content(self) -> bytes:
+        return self.data.partition(b"\r\n\r\n")[2]
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """Its JSON object; an empty one where it is none."""
+        try:
+            answer = json.loads(self.content)
+        except (ValueError, RecursionError):
+            answer = None
+        return answer if isinstance(answer, dict) else {}
+
+
 class Crooked:
-    """Stands before a stand-in, and spoils its replies. A context manager; `spoils` are those for the job at work."""
+    """Stands before a stand-in, and spoils its replies. A context manager; `spoils` are those for the job at work, `said` all
+    that was replied about it."""
 
     def __init__(self, standin: Any, step_of: Callable[[Call], str]) -> None:
         self.standin, self._step_of = standin, step_of
         self.spoils: list[Spoil] = []
+        self.said: list[Said] = []
         self.seen: Counter[str] = Counter()
         self.keys_elsewhere = 0
         for server in standin._servers.values():
@@ -137,6 +173,7 @@ class Crooked:
             self.keys_elsewhere += host in ("files", "upload") and "authorization" in headers
             spoil = next((each for each in self.spoils if each.hits(step)), None)
             data = self._answer(call, spoil)
+            self.said.append(Said(step, spoil is not None, data))
         with suppress(OSError):
             handler.wfile.write(data)
         handler.close_connection = handler.close_connection or spoil is not None
@@ -385,6 +422,7 @@ def _play(tally: Tally, crooked: Crooked, runner: Runner, trial: _Trial) -> None
     with standin.lock:
         _forget(standin)
         crooked.seen.clear()
+        crooked.said.clear()
         crooked.spoils = plan(trial.service, trial.random)
     cancels = trial.random.random() < 0.1 or any(each.step == "cancel" for each in crooked.spoils)
     capped = {"max_cost": 5.0} if any(each.step == "price" for each in crooked.spoils) else {}
@@ -445,6 +483,8 @@ def _judge(
         return CRASHED, f"a message of {len(error.message)} letters"
     if accepted and (wrong := _lost(crooked, trial, job, accepted[0])):
         return LOST, wrong
+    if accepted and job.state is State.FAILED and not _told_to_fail(crooked, trial.service, job):
+        return LOST, "a model that is there"
     return _ended(job, error)
 
 
@@ -458,6 +498,57 @@ def _lost(crooked: Crooked, trial: _Trial, job: Job, request_id: str) -> str:
     if spoiled_submit:
         return "an id that is none" if job.request_id in ("None", "", "{}", "[]", "True") else ""
     return "" if job.request_id == request_id else f"{job.request_id} is not {request_id}"
+
+
+def _told_to_fail(crooked: Crooked, service: str, job: Job) -> bool:
+    """Whether the service itself said that it did not take the job, that it failed, or, often enough, that it is not there."""
+    refuses, fails, result = _WHAT_IS_SAID[service]
+    if any(refuses(each) if each.step == "submit" else fails(each, job) for each in crooked.said):
+        return True
+    missing = sum(each.status == 404 and each.step in ("status", "result") for each in crooked.said)
+    astray = sum(
+        each.content != crooked.standin.glb if each.step == "file" else each.spoiled
+        for each in crooked.said
+        if each.step in (result, "file")
+    )
+    return missing > _OFTEN or astray >= _OFTEN
+
+
+def _refused(said: Said) -> bool:
+    return 300 <= said.status < 500 and said.status not in (408, 429)
+
+
+def _fails_at_fal(said: Said, _: Job) -> bool:
+    """A status with an error; or an error in place of the result, with fal's id of the request or in fal's form, which is not
+    about who asks."""
+    if said.step == "status":
+        return isinstance(said.answer.get("error"), str)
+    about_it = said.status >= 400 and said.status not in (401, 403, 404, 408, 409, 429)
+    shaped = not {"detail", "error", "error_type"}.isdisjoint(said.answer)
+    return said.step == "result" and about_it and (b"x-fal-request-id" in said.headers or shaped)
+
+
+def _fails_at_runware(said: Said, job: Job) -> bool:
+    """An error that names the task, or a variation that has ended with one."""
+    errors, items = (_objects(said.answer.get(name)) for name in ("errors", "data"))
+    ended = [each for each in items if each.get("status") == "error"]
+    return any(each.get("taskUUID") == job.id for each in errors + ended)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    every = value if isinstance(value, list) else [value]
+    return [each for each in every if isinstance(each, dict)]
+
+
+# By service: what refuses a submit, what tells of a job's failure, and which step tells where the model is
+_WHAT_IS_SAID: dict[str, tuple[Callable[[Said], bool], Callable[[Said, Job], bool], str]] = {
+    "fal": (_refused, _fails_at_fal, "result"),
+    "runware": (
+        lambda said: _refused(said) or bool({"errors", "error"} & said.answer.keys()),
+        _fails_at_runware,
+        "status",
+    ),
+}
 
 
 def _ended(job: Job, error: TrellisError | None) -> tuple[str, str]:

@@ -215,6 +215,8 @@ CROWDED = errors(429, "queueRateLimit", "Too many tasks")
 DEFECT = errors(500, "internalServerError", "Something went wrong")
 UNKNOWN = errors(404, "taskFailedOrNotFound", "The task failed, or was not found")
 OUT_OF_MEMORY = error("inferenceError", "CUDA out of memory")
+NOT_FOUND = Reply(404, {"status": "NOT_FOUND"})
+NO_ROUTE = {"message": "no route matched"}  # as a proxy says it
 PAUSED = Reply(202, {"status": "PAUSED", "request_id": "764cabcf"})
 
 NO_KEY_HERE = "to which the key is not sent"
@@ -688,7 +690,7 @@ FAILED_AT_WORK = [
         "the status tells of an error, and the result of nothing",
         fal=(
             Goes(status_error=("Runner disconnected", "runner_disconnected")),
-            At(RESULT, Reply(404, {"status": "NOT_FOUND"})),
+            At(RESULT, NOT_FOUND),
             failed("GenerationError", "Runner disconnected."),
         ),
         runware="status and result are one answer",
@@ -716,17 +718,27 @@ FAILED_AT_WORK = [
         "done, and no model is named",
         fal=(
             Goes(outcome=Reply(200, {"timings": {}}, {"x-fal-billable-units": "6"})),
-            failed("ResultError", "names no model", "may have charged", charge=TOLD),
+            left("downloading", "names no model", "may have charged", "asked 50 times."),
         ),
         runware=(
             At(POLL, item(status="success", cost=0.0256, outputs={"files": []}), ALWAYS),
-            failed("ResultError", "names no model", "may have charged", charge=TOLD),
+            left("downloading", "names no model", "may have charged", "asked 50 times."),
         ),
+    ),
+    Fault(
+        "done, and the model is named only when it is asked again",
+        fal=(At(RESULT, Reply(200, {"model_glb": {"url": 5}}, FAL_ID), 2), ready(sent=1)),
+        runware=(At(RESULT, item(status="success", outputs={"files": []}), 2), ready(sent=1)),
+    ),
+    Fault(
+        "done at once, and no model is named",
+        fal="fal's answer to a submit names no model",
+        runware=(At(SUBMIT, item(status="success", outputs={}), point="after"), ready(sent=1)),
     ),
     Fault(
         "the service has forgotten the job",
         fal=(
-            At(POLL, Reply(404, {"status": "NOT_FOUND"}), ALWAYS),
+            At(POLL, NOT_FOUND, ALWAYS),
             failed("GenerationError", "fal does not know this job any more"),
         ),
         runware=(
@@ -736,8 +748,18 @@ FAILED_AT_WORK = [
     ),
     Fault(
         "the service does not know the job yet",
-        fal="fal knows a job from its submit on",
-        runware=(At(POLL, UNKNOWN), ready()),
+        fal=(At(POLL, NOT_FOUND, 3), ready()),
+        runware=(At(POLL, UNKNOWN, 3), ready()),
+    ),
+    Fault(
+        "the service does not know the result yet",
+        fal=(At(RESULT, NOT_FOUND, 3), ready()),
+        runware=(At(RESULT, UNKNOWN, 3), ready()),
+    ),
+    Fault(
+        "the service has forgotten the result",
+        fal=(At(RESULT, NOT_FOUND, ALWAYS), failed("GenerationError", "does not know this job")),
+        runware=(At(RESULT, UNKNOWN, ALWAYS), failed("GenerationError", "not know this task")),
     ),
     Fault(
         "one of two variations failed, told among the errors",
@@ -784,6 +806,14 @@ _NOTHING_SAID: dict[str, tuple[Reply | str, Reply | str]] = {
         DEFECT,
     ),
     "503": (detail(503, "Unavailable"), errors(503, "serviceUnavailable", "Try later")),
+    **{
+        f"{status} in a proxy's JSON": (Reply(status, NO_ROUTE), Reply(status, NO_ROUTE))
+        for status in (400, 404, 422, 499, 500)
+    },
+    "a proxy's error in JSON": (
+        Reply(200, {"error": "no route"}),
+        Reply(200, {"errors": [{"code": "noRoute", "message": "no route matched"}]}),
+    ),
     "504": (page(504, "Gateway Timeout"), errors(504, "gatewayTimeout", "Too slow")),
     "a proxy's own 502": (NGINX, NGINX),
     "a web page": (LOGIN, LOGIN),
@@ -807,7 +837,6 @@ ASKED_AGAIN = [
     )
     for step, what in ((POLL, "job"), (RESULT, "result"))
     for name, (fal, runware) in _NOTHING_SAID.items()
-    if not (step == RESULT and name == "an empty object")  # a result without a model: above
 ] + [
     *(
         Fault(
@@ -939,7 +968,7 @@ CANCELLED = [
         "cancelled, and the service has forgotten the job",
         fal=(
             Cancels(POLL),
-            At(CANCEL, Reply(404, {"status": "NOT_FOUND"})),
+            At(CANCEL, NOT_FOUND),
             cancelled(),
         ),
         runware="nothing can be cancelled there",
@@ -1046,13 +1075,13 @@ DOWNLOADS = [
         "longer than any model, as told",
         Limit(file=1000),
         Serves(Serve()),
-        failed("ResultError", "longer than any model", charge=TOLD, fetches=("",)),
+        failed("ResultError", "longer than any model", charge=TOLD, fetches=("",) * 3),
     ),
     _both(
         "longer than any model, as it turns out",
         Limit(file=1000),
         Serves(Serve(framing="chunks")),
-        failed("ResultError", "longer than any model", charge=TOLD, fetches=("",)),
+        failed("ResultError", "longer than any model", charge=TOLD, fetches=("",) * 3),
     ),
     _both(
         "called an image",
@@ -1078,9 +1107,26 @@ DOWNLOADS = [
         _both(
             f"{status} for the file",
             Serves(Serve(status)),
-            failed("ResultError", "no longer has the model", charge=TOLD, fetches=("",)),
+            failed("ResultError", "no longer has the model", charge=TOLD, fetches=("",) * 3),
         )
         for status in (403, 404, 410)
+    ),
+    *(
+        _both(f"{status} for the file at first", Serves(Serve(status), Serve()), ready())
+        for status in (403, 404, 410)
+    ),
+    Fault(
+        "the file is elsewhere when it is asked for again",
+        fal=(
+            Serves(Serve()),
+            At(RESULT, Reply(200, {"model_glb": {"url": "http://["}}, FAL_ID), 2),
+            ready(fetches=("",), charge=ESTIMATED),
+        ),
+        runware=(
+            Serves(Serve()),
+            At(RESULT, item(outputs={"files": [{"uuid": "1", "url": "http://["}]}), 2),
+            ready(fetches=("",), charge=ESTIMATED),
+        ),
     ),
     *(
         _both(
