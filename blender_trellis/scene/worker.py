@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from .recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+# That an import may take, from the request on. The largest models that are let through take a minute or two; Blender's importer
+# does not return from some files at all, and one import waits for another
+MINUTES = 15
 _MAIN = Path(__file__).with_name("worker_main.py")
 
 
@@ -59,7 +63,8 @@ class ImportWorker:
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._chatter: deque[str] = deque(maxlen=20)
         self._part: Path | None = None
-        self._name = "the model"
+        self._glb = Path("the model")
+        self._until = math.inf
         self._started = False
         self._outcome: Prepared | errors.TrellisError | None = None
         try:
@@ -107,10 +112,11 @@ class ImportWorker:
         blend = Path(blend or self._folder / "model.blend").absolute()
         # not made from the name of the .blend, which may be as long as a name can be
         self._part = blend.with_name(f"trellis-{self._process.pid}.part")
-        self._name = Path(glb).name
+        self._glb = Path(glb).absolute()
+        self._until = time.monotonic() + 60 * MINUTES
         line = json.dumps(
             {
-                "glb": str(Path(glb).absolute()),
+                "glb": str(self._glb),
                 "blend": str(blend),
                 "part": str(self._part),
                 "recipe": recipe.to_json(),
@@ -133,14 +139,17 @@ class ImportWorker:
     def poll(self) -> Prepared | None:
         """What became of the request, None while it is unknown.
 
-        Raises ResultError where the file cannot be imported or crashed the process, OutputError where the .blend cannot
-        be written, TrellisError where the process never ran.
+        Raises ResultError where the file cannot be imported, crashed the process or kept it busy for `MINUTES`, OutputError
+        where the .blend cannot be written, TrellisError where the process never ran.
         """
         while self._outcome is None:
             try:
                 self._take(self._replies.get_nowait())
             except queue.Empty:
-                return None
+                if time.monotonic() < self._until:
+                    return None
+                self._process.kill()
+                self._outcome = self._endless()
         if isinstance(self._outcome, errors.TrellisError):
             raise self._outcome
         return self._outcome
@@ -205,13 +214,19 @@ class ImportWorker:
                 tuple(reply["blocks"]),
             )
 
+    def _endless(self) -> errors.TrellisError:
+        return errors.ResultError(
+            f"Blender had not imported {self._glb.name} after {MINUTES} minutes, so the import was stopped. The file is kept as "
+            f"{self._glb}: open it in another program, or generate the model again. Your scene is unchanged."
+        )
+
     def _death(self) -> errors.TrellisError:
         log.warning(
             "import process ended with %s:\n%s", self._process.returncode, "\n".join(self._chatter)
         )
         if self._started:
             return errors.ResultError(
-                f"The process that imports {self._name} died (exit status {self._process.returncode}): the file is "
+                f"The process that imports {self._glb.name} died (exit status {self._process.returncode}): the file is "
                 "broken, or too large for the memory of this computer. Your scene is unchanged."
             )
         return errors.TrellisError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..errors import TrellisError
+from ..errors import ResultError, TrellisError
 from . import placeholders, screen
 from .wishes import find_object, find_scene, manner_of, original
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 class _Arrival:
     """A job's files on their way, one after the other: `number` is the one at hand, and is to stand at `location`.
 
-    Whether one is `placed`, and the first `error`: one that cannot be imported does not keep the others away.
+    Whether one is `settled`, and the first `error`: one that cannot be imported does not keep the others away.
     """
 
     job: Job
     wish: dict[str, Any]
     location: Sequence[float]
     number: int = 0
-    placed: bool = False
+    settled: bool = False
     error: str = ""
     worker: Future[ImportWorker] | None = None
     asked: Future[None] | None = None
@@ -47,8 +47,8 @@ class _Arrival:
 class Arrivals:
     """All imports of this Blender, one at a time.
 
-    `done(job_id, placed, error)` is called once a job's files are in the scene, or cannot be; `later` runs what takes time
-    elsewhere.
+    `done(job_id, settled, error)` is called once a job's files are in the scene, or cannot be: settled where one stands there, or
+    its file is to blame, so that it need not be tried again by itself. `later` runs what takes time elsewhere.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Arrivals:
         try:
             placed = self._advance(now)
         except TrellisError as error:
-            self._end(now, False, error.message)
+            self._end(now, isinstance(error, ResultError), error.message)
         except Exception as error:
             self._end(now, False, f"Something unforeseen happened: {error!r}.")
             raise
@@ -155,16 +155,16 @@ class Arrivals:
             )
         )
 
-    def _end(self, now: _Arrival, placed: bool, error: str) -> None:
+    def _end(self, now: _Arrival, settled: bool, error: str) -> None:
         """The file at hand is dealt with: on to the job's next one, unless its scene is not here."""
         if now.worker:
             self._later(partial(_stop, now.worker))
         now.worker, now.asked, now.room, now.since = None, None, None, 0.0
-        now.placed, now.error = now.placed or placed, now.error or error
+        now.settled, now.error = now.settled or settled, now.error or error
         now.number += 1
-        if now.number == len(now.job.files) or not (placed or error):
+        if now.number == len(now.job.files) or not (settled or error):
             self._queue.popleft()
-            self._done(now.job.id, now.placed, now.error)
+            self._done(now.job.id, now.settled, now.error)
 
     def close(self) -> None:
         """End every second Blender."""

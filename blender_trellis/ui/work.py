@@ -153,7 +153,7 @@ class Work:
         self._clerk.wake()
 
     def fulfil(self, job_id: str) -> None:
-        """Note that the model stands where it was wanted."""
+        """Note that the model stands where it was wanted, or never will."""
         self._clerk.later(lambda: self._session.running().journal.note(job_id, fulfilled=True))
 
     # -- What happens ----------------------------------------------------------------------------
@@ -221,13 +221,13 @@ class Work:
             self._board.set_importing(job.id, False)
             self._say_ready(job.id)
 
-    def _arrived(self, job_id: str, placed: bool, error: str) -> None:
+    def _arrived(self, job_id: str, settled: bool, error: str) -> None:
         self._board.set_importing(job_id, False)
         if error:
             self._board.fail(job_id, error)
             words = tr("{name} could not be imported")
             notices.say(words.format(name=self._board.title(job_id)), "ERROR")
-        if placed:
+        if settled:
             self.fulfil(job_id)
         if not error:
             self._say_ready(job_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,8 @@ CHECK_SECONDS = 5.0
 GROWTH = 200 * 2**20  # bytes that the checker's own process may grow by, whatever it is given
 _REAL = 50  # each so many of the files that pass go through a worker of their own too
 _LONGEST = 600  # letters of a message that a person can still read
+# How the worker calls an exception that nobody foresaw. What Blender's importer raises comes to it as another one
+UNFORESEEN = "The model cannot be imported: "
 _HOUSE = Path(__file__).with_name("house.py")
 
 
@@ -96,23 +97,33 @@ def fuzz(
     with house(scratch) as blender:
         for number in range(first, first + count):
             if number == first + count // 10:  # by now all is imported that is needed
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                before = _peak()
             way, data = make(Random(f"{seed} {number}"))
             path.write_bytes(data)
             if not _checked(tally, way, path, data):
                 continue
             passed += 1
-            outcome = _imported(blender, path) if blender else ""
-            if not blender or outcome in (DIED, HUNG) or passed % real == 0:
-                outcome = _truly_imported(folder, path)
+            outcome = outcome_of(blender.take(path)) if blender else ""
+            if not outcome or outcome == DIED or passed % real == 0:
+                outcome = _both(outcome, _truly_imported(folder, path))
             if outcome in (REFUSED, WORKER_REFUSED, DIED, ACCEPTED):
                 tally.add(way, outcome)
             else:
                 tally.bad(way, outcome.partition(":")[0], outcome, data)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = _peak() - before
     if grown > GROWTH:
         tally.findings.append(f"{LEAKED}: the checker's process grew by {grown >> 20} MiB")
     return tally
+
+
+def _peak() -> int:
+    """The most bytes that this process has had; 0 where the system does not say."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
 
 
 def _checked(tally: Tally, way: str, path: Path, data: bytes) -> bool:
@@ -143,8 +154,8 @@ def _unreadable(message: str) -> str:
     return ""
 
 
-def _imported(blender: House, path: Path) -> str:
-    told = blender.take(path)
+def outcome_of(told: dict[str, Any]) -> str:
+    """What `House.take` tells, in a word, with more words behind it where it must not be."""
     reply = told["reply"]
     if told["signal"] == 14:  # SIGALRM
         return HUNG
@@ -155,9 +166,18 @@ def _imported(blender: House, path: Path) -> str:
     return _judged(reply.get("error"), reply.get("message", ""))
 
 
+def _both(in_the_house: str, alone: str) -> str:
+    """What to call a file that went through both. Alone it has neither a minute nor 4 GiB as its limit."""
+    if in_the_house == DIED and alone in (ACCEPTED, WORKER_REFUSED):
+        return f"{CRASHED}: only within the limit of memory; else {alone}"
+    return alone if in_the_house in ("", DIED, ACCEPTED, WORKER_REFUSED) else in_the_house
+
+
 def _judged(kind: str | None, message: str) -> str:
     if kind is None:
         return ACCEPTED
+    if message.startswith(UNFORESEEN) or MemoryError.__name__ in message:
+        return f"{CRASHED}: {message[:_LONGEST]}"
     if kind != "ResultError" or _unreadable(message):
         return f"{LOST}: {kind} {_unreadable(message)}"
     return WORKER_REFUSED

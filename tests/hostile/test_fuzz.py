@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from blender_trellis.generation import glb
 from hostile import importing, replying
 from hostile.glb_mutations import good, make
 from hostile.run import subject
-from hostile.tally import ACCEPTED, REFUSED
+from hostile.tally import ACCEPTED, CRASHED, HUNG, LEAKED, LOST, REFUSED
+from words import sentences
 
 
 def test_what_is_not_mutated_passes(tmp_path: Path) -> None:
@@ -28,6 +30,40 @@ def test_mutated_models_are_refused_or_imported(tmp_path: Path) -> None:
     assert tally.findings == []
     assert tally.tried == 60
     assert tally.total(REFUSED) > 20 and tally.total(ACCEPTED) > 5
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome"),
+    [
+        ({"reply": {"blend": "m.blend"}}, ACCEPTED),
+        ({"reply": {"error": "ResultError", "message": "No."}}, importing.WORKER_REFUSED),
+        ({"reply": {"error": "OutputError", "message": "No."}}, LOST),
+        ({"reply": {"error": "ResultError", "message": "No (MemoryError)."}}, CRASHED),
+        ({"reply": {"error": "ResultError", "message": f"{importing.UNFORESEEN}'x'"}}, CRASHED),
+        ({"signal": 14}, HUNG),
+        ({"signal": 11}, importing.DIED),
+        ({"reply": {}, "left": ["m.part"]}, LEAKED),
+    ],
+)
+def test_what_became_of_a_model_is_called_what_it_was(told: dict[str, Any], outcome: str) -> None:
+    called = importing.outcome_of({"reply": None, "signal": 0, "left": [], **told})
+    assert called.partition(":")[0] == outcome
+    assert any(text.startswith(importing.UNFORESEEN) for text in sentences()[1])
+
+
+@pytest.mark.parametrize(
+    ("in_the_house", "alone", "outcome"),
+    [
+        ("", ACCEPTED, ACCEPTED),
+        (ACCEPTED, importing.DIED, importing.DIED),
+        (importing.DIED, importing.DIED, importing.DIED),
+        (importing.DIED, ACCEPTED, CRASHED),
+        (HUNG, ACCEPTED, HUNG),
+        (f"{LEAKED}: x", ACCEPTED, f"{LEAKED}: x"),
+    ],
+)
+def test_a_second_try_makes_nothing_good(in_the_house: str, alone: str, outcome: str) -> None:
+    assert importing._both(in_the_house, alone).startswith(outcome)
 
 
 def test_the_checker_answers_whatever_it_is_given(tmp_path: Path) -> None:

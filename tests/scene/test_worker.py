@@ -170,6 +170,23 @@ def test_a_crash_of_the_second_blender_is_told(temporary: Path, glb: Path, recip
     assert list(temporary.iterdir()) == []
 
 
+def test_an_import_without_an_end_is_ended_and_told(
+    temporary: Path, glb: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = glb.with_name("endless.py")
+    script.write_text("while True: pass")
+    monkeypatch.setattr(worker_module, "_MAIN", script)
+    monkeypatch.setattr(worker_module, "MINUTES", 0)
+    with ImportWorker() as worker:
+        assert worker.poll() is None  # nothing was asked for yet
+        worker.request(glb, recipe, name="x")
+        with pytest.raises(errors.ResultError, match="after 0 minutes") as caught:
+            worker.wait()
+        assert f"kept as {glb}" in caught.value.message
+        worker._process.wait(60)
+    assert glb.exists() and list(temporary.iterdir()) == []
+
+
 def test_a_process_that_cannot_run_is_told(
     temporary: Path, glb: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from blender_trellis.config import Config
 from blender_trellis.generation.job import Event, Job, State
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.runner import Runner
+from blender_trellis.scene import worker
 from blender_trellis.scene.recipe import read
 from blender_trellis.ui import properties, pump, wishes
 from blender_trellis.ui.jobs import Board, JobView, Page
@@ -198,6 +199,17 @@ def test_a_result_whose_file_is_gone_is_told(extension, until, asked):
     bpy.ops.trellis.forget(job_id=asked)
     until(lambda: not extension.busy)
     assert not extension.board.views and not extension.session.runner.journal.jobs()
+
+
+def test_a_model_that_is_imported_without_an_end_is_told_and_not_tried_again_by_itself(
+    extension, until, asked, monkeypatch
+):
+    monkeypatch.setattr(worker, "MINUTES", 0)
+    view = extension.board.views[asked]
+    until(lambda: bool(view.error) and not extension.busy)
+    assert f"kept as {view.files[0]}" in view.error and Path(view.files[0]).exists()
+    assert not models(bpy.context.scene)
+    assert extension.session.runner.journal.get(asked).fulfilled
 
 
 def test_a_wrong_address_in_the_environment_is_told(extension, picture, monkeypatch):
