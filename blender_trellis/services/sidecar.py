@@ -214,8 +214,10 @@ class SidecarService(QueueService):
         except httpx.TransportError:
             self._forget_address()
             raise
-        if reply.status_code == 401:  # another sidecar took the port of one that is gone
+        if reply.status_code == 401 and not self._given:
+            # Another sidecar took the port of one that is gone, and has taken on nothing
             self._forget_address()
+            reply = await super()._send(method, url, **more)
         return reply
 
     def _forget_address(self) -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -15,10 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from blender_trellis.errors import SidecarError
-from blender_trellis.services import sidecar
+from blender_trellis.config import Config
+from blender_trellis.errors import GenerationError, RejectedError, SidecarError
+from blender_trellis.services import Submission, Ticket, sidecar
 from harness import REPOSITORY, run_trellis
 from sidecar.studio import command
+
+JOB = "bd373968-8512-4315-a95f-95a4401fea3e"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
 def _address(home: Path) -> dict[str, object]:
@@ -31,8 +37,9 @@ def test_the_address_file_is_the_users_alone(own_sidecar: Path) -> None:
     address = _address(own_sidecar)
     assert (address["url"], address["token"]) == (url, token)
     assert len(token) >= 40
-    mode = stat.S_IMODE((own_sidecar / "sidecar" / "address.json").stat().st_mode)
-    assert mode == 0o600
+    if os.name == "posix":  # elsewhere the folder's list of access says so
+        mode = stat.S_IMODE((own_sidecar / "sidecar" / "address.json").stat().st_mode)
+        assert mode == 0o600
     assert url.startswith("http://127.0.0.1:")
 
 
@@ -40,6 +47,54 @@ def test_two_at_once_start_one(own_sidecar: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = set(pool.map(lambda _: sidecar.ensure(own_sidecar), range(4)))
     assert len(answers) == 1
+
+
+def _started(home: Path, port: int) -> tuple[subprocess.Popen[bytes], str]:
+    """A sidecar at this port, which answers, and its token."""
+    process = subprocess.Popen(command(home / "sidecar", "--port", port), cwd=REPOSITORY)
+    while sidecar.health(sidecar.read_address(home)) is None:
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process, str(_address(home)["token"])
+
+
+def test_a_token_of_an_earlier_one_at_the_same_port_is_refused_and_the_new_one_is_read(
+    own_sidecar: Path,
+) -> None:
+    """A client that had the earlier one's asks and sends as if nothing had been."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process, token = _started(own_sidecar, port)
+
+    def replace() -> None:
+        nonlocal process, token
+        assert sidecar.stop(own_sidecar)
+        process.wait(60)
+        before = token
+        process, token = _started(own_sidecar, port)
+        url = f"http://127.0.0.1:{port}"
+        statuses = [sidecar.ask(url, each, "/health").status_code for each in (before, token)]
+        assert statuses == [401, 200]
+
+    async def ask_and_send() -> None:
+        service = sidecar.SidecarService(Config.load())
+        try:
+            await service.ready()
+            await asyncio.to_thread(replace)
+            place = f"/local/draft/requests/{JOB}"
+            with pytest.raises(GenerationError, match="does not know this job"):
+                await service.status(Ticket(JOB, f"{place}/status", place, f"{place}/cancel"))
+            await asyncio.to_thread(replace)
+            with pytest.raises(RejectedError, match="refuses the request"):
+                await service.submit(Submission(JOB, "local/draft", {}))
+        finally:
+            await service.close()
+
+    try:
+        asyncio.run(ask_and_send())
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_it_survives_the_process_that_started_it(own_sidecar: Path) -> None:
@@ -109,6 +164,7 @@ def test_it_ends_and_leaves_nothing_when_the_extension_is_uninstalled(tmp_path: 
     assert not home.exists()
 
 
+@linux
 def test_keys_do_not_reach_it(own_sidecar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAL_KEY", "secret-of-fal")
     monkeypatch.setenv("RUNWARE_API_KEY", "secret-of-runware")
@@ -138,6 +194,7 @@ def test_unfinished_jobs_are_worked_on_by_the_next_one(own_sidecar: Path, pictur
     assert not half.exists()
 
 
+@linux
 def test_nothing_is_left_running(own_sidecar: Path) -> None:
     sidecar.ensure(own_sidecar)
     pid = int(str(_address(own_sidecar)["pid"]))
