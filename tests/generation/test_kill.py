@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from gate import Gate
 from harness import REPOSITORY, run_trellis, trellis_command
 
 WAIT = 60
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
 def _until(condition: Callable[[], object], what: str) -> None:
@@ -86,7 +88,7 @@ def _starts(home: Path) -> int:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
 
 
@@ -173,6 +175,7 @@ def test_killed_before_the_wish_is_fulfilled(
     assert run_trellis("jobs", "resume", "--json").out == ""
 
 
+@linux
 def test_a_killed_sidecar_is_started_again_and_the_job_with_it(
     own_sidecar: Path, picture: Path
 ) -> None:
@@ -192,6 +195,7 @@ def test_a_killed_sidecar_is_started_again_and_the_job_with_it(
     _assert_ready(own_sidecar, starts=2)
 
 
+@linux
 def test_a_killed_worker_is_replaced(own_sidecar: Path, picture: Path) -> None:
     sidecar.ensure(own_sidecar)
     pid = json.loads((own_sidecar / "sidecar" / "address.json").read_text())["pid"]
@@ -204,6 +208,7 @@ def test_a_killed_worker_is_replaced(own_sidecar: Path, picture: Path) -> None:
     _assert_ready(own_sidecar, starts=2)
 
 
+@linux
 def test_a_job_that_kills_every_worker_fails_with_the_reason(
     own_sidecar: Path, picture: Path
 ) -> None:

@@ -112,7 +112,7 @@ def test_jobs_of_a_killed_process_are_claimed_once(home: Path) -> None:
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(home)], cwd=REPOSITORY, check=False)
-    assert done.returncode == -9
+    assert abs(done.returncode) == 9  # on Windows it is what it was killed with
     first, second = Journal(home), Journal(home)
     claimed = first.claim()
     assert [job.state for job in claimed] == [State.PREPARED]
