@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -210,8 +211,16 @@ class JournalMachine(RuleBasedStateMachine):
         assert sum(row.jobs for row in spent) == len(self.charges)
 
 
-def run(examples: int, steps: int) -> None:
-    """Try as many histories, each of at most so many steps; the same ones each time."""
+def _seeded(seed: int) -> type[JournalMachine]:
+    class Seeded(JournalMachine):
+        """The same, of which Hypothesis makes other histories."""
+
+    return hypothesis.seed(seed)(Seeded)
+
+
+def run(examples: int, steps: int, seed: int | None = None) -> None:
+    """Try as many histories, each of at most so many steps; the same ones each time, and others for each `seed`."""
+    machine = JournalMachine if seed is None else _seeded(seed)
     told = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -221,4 +230,4 @@ def run(examples: int, steps: int) -> None:
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-    run_state_machine_as_test(JournalMachine, settings=told)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=told)  # type: ignore[no-untyped-call]

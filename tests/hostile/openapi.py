@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,9 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 schemathesis.openapi.format("file-path", st.just(str(Path(__file__).resolve())))
 
 
-def hold(url: str, token: str, examples: int) -> int:
-    """Send that many requests to each route but the one that would end the sidecar; returns how many routes there are.
+def hold(url: str, token: str, examples: int, seed: int | None = None) -> int:
+    """Send that many requests to each route but the one that would end the sidecar; returns how many routes there are. They are
+    the same each time, and others for each `seed`.
 
     Raises:
         schemathesis.core.failures.FailureGroup: an answer is none that the document names.
@@ -27,11 +29,11 @@ def hold(url: str, token: str, examples: int) -> int:
     found = document.exclude(path="/shutdown").get_all_operations()
     operations = [each.ok() for each in found]
     for operation in operations:
-        _ask(operation, key, examples)
+        _ask(operation, key, examples, seed)
     return len(operations)
 
 
-def _ask(operation: APIOperation, key: dict[str, str], examples: int) -> None:
+def _ask(operation: APIOperation, key: dict[str, str], examples: int, seed: int | None) -> None:
     unsure = [negative_data_rejection]  # as fal does, it takes "5" for 5
     if "trellis-2" in operation.path:  # no schema says that an end comes after a start
         unsure.append(positive_data_acceptance)
@@ -49,4 +51,6 @@ def _ask(operation: APIOperation, key: dict[str, str], examples: int) -> None:
         case = data.draw(operation.as_strategy(generation_mode=mode))
         case.call_and_validate(headers=key, excluded_checks=unsure)
 
+    if seed is not None:
+        hypothesis.seed(seed)(ask)
     ask()

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from blender_trellis.generation.job import MOVES, State
+import pytest
+
+from blender_trellis.generation.job import MOVES, Job, State
 from blender_trellis.generation.journal import Journal
 from harness import REPOSITORY
 from hostile import journal_model
+from hostile.run import finding
+from hostile.tally import CRASHED
 
 _WRITER = """
 import itertools, json, sys, uuid
@@ -33,6 +37,36 @@ for _ in itertools.count():
 
 def test_random_histories_lose_nothing_and_the_books_are_right(home: Path) -> None:
     journal_model.run(examples=12, steps=30)
+
+
+def test_another_seed_makes_other_histories_and_the_same_one_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    added: list[str] = []
+
+    class Told(Journal):
+        def add(self, job: Job) -> Job:
+            added.append(job.endpoint)
+            return super().add(job)
+
+    def histories(seed: int) -> list[str]:
+        added.clear()
+        journal_model.run(examples=3, steps=15, seed=seed)
+        return [*added]
+
+    monkeypatch.setattr(journal_model, "Journal", Told)
+    first = histories(1)
+    assert first and histories(2) != first and histories(1) == first
+
+
+def test_a_part_that_fails_is_a_finding_and_why_is_kept(tmp_path: Path) -> None:
+    def work() -> None:
+        raise AssertionError("two rows for one job")
+
+    assert finding("journal", tmp_path, lambda: None) == []
+    (found,) = finding("journal", tmp_path / "kept", work)
+    assert found.startswith(f"{CRASHED}: journal")
+    assert "two rows for one job" in (tmp_path / "kept" / "journal.txt").read_text()
 
 
 def test_what_was_told_before_a_kill_is_there_after_it(home: Path) -> None:
