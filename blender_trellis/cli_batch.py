@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .generation.runner import Runner
 
 INCOMPLETE = 5  # the exit code of a batch that was carried through, and has rows without a model
-_SHEET = "contact-sheet.png"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +215,7 @@ class _Command:
         self._show.data(value, lambda: "\n".join(map(str, files)))
 
     def _contact_sheet(self) -> list[Path]:
+        from .generation.rows import SHEET
         from .generation.sheet import Cell, make_sheet
 
         def cells() -> Iterator[Cell]:
@@ -229,16 +229,17 @@ class _Command:
                 else:
                     yield Cell(row.number, row.output, None, str(known.state))
 
-        return make_sheet(cells(), self._book.folder / _SHEET, _more_letters)
+        return make_sheet(cells(), self._book.folder / SHEET, _more_letters)
 
     def _picture(self, output: str, job_id: str | None) -> Path | None:
         """A picture of a row's model, drawn once."""
+        from .generation.rows import THUMBNAILS
         from .generation.sheet import picture_of
 
         model = self._book.folder / output
         with contextlib.suppress(InputError):  # else somebody took it out of the journal
             model = Path(self._runner.journal.get(job_id or "").files[0])
-        return picture_of(model, self._book.folder / ".thumbnails" / f"{job_id}.png")
+        return picture_of(model, self._book.folder / THUMBNAILS / f"{job_id}.png")
 
 
 def _more_letters() -> list[Path]:

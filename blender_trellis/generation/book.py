@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..home import FileLock, atomic_write
 from .job import ENDED, Job, State
 from .library import storage_error
-from .rows import Row
+from .rows import IDENTITY, Row
 
 
 class Line(NamedTuple):
@@ -39,7 +39,7 @@ class Book:
         self.id = ""
         self.lines: dict[str, Line] = {}
         self._home = home.absolute()
-        self._identity = self.folder / "batch.json"
+        self._identity = self.folder / IDENTITY
         name = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
         self._lock = FileLock(home / "batches" / name)
         try:

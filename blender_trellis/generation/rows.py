@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 # Of the files that images.py reads
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".gif", ".avif")
+# What a batch itself writes into its folder, beside models and results
+IDENTITY = "batch.json"
+SHEET = "contact-sheet.png"
+THUMBNAILS = ".thumbnails"
+_SHEETS = re.compile(r"contact-sheet(-\d+)?\.png")
 _MANIFESTS = (".csv", ".jsonl")
 _MODELS = (".glb", ".blend")
 _OWN = ("images", "output", "endpoint", "mesh", "cut_out")  # every other column is a parameter
@@ -130,7 +136,18 @@ def pictures_in(folder: Path) -> list[Path]:
         found = sorted(folder.iterdir())
     except OSError:
         return []
-    return [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in found if _is_picture(path)]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not _is_of_a_batch(path)
+
+
+def _is_of_a_batch(path: Path) -> bool:
+    """Whether a batch drew this picture of its models: a model of it is what nobody wants."""
+    if path.parent.name == THUMBNAILS:
+        return (path.parent.parent / IDENTITY).exists()
+    return bool(_SHEETS.fullmatch(path.name)) and (path.parent / IDENTITY).exists()
 
 
 def sort_out(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
@@ -173,7 +190,7 @@ def _fixed_part(pattern: str) -> Path:
 
 def _matches(pattern: str) -> list[Path]:
     found = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207  it may be absolute
-    return [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in found if _is_picture(path)]
 
 
 def _of_pictures(paths: Sequence[Path], base: Path, defaults: Request) -> Iterator[Row | Problem]:

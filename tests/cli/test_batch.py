@@ -117,6 +117,21 @@ def test_a_pattern_keeps_the_folders_of_its_matches(
     assert all((out / name / "0000.glb").is_file() for name in "ab")
 
 
+@pytest.mark.parametrize(("source", "output"), [("", "."), ("*.png", "."), ("**/*.png", "out")])
+def test_what_a_batch_draws_of_its_models_is_none_of_its_pictures(
+    run: Run, fal: FalStandIn, pictures: Path, source: str, output: str
+) -> None:
+    folder = pictures / output
+    command = ("generate", pictures / source, *FAL, "--output", folder, "--yes", "--json")
+    assert run(*command).code == 0
+    (folder / "contact-sheet-2.png").write_bytes((folder / "contact-sheet.png").read_bytes())
+    again = run(*command)
+    assert (again.lines[0]["rows"], again.lines[0]["to_send"]) == (3, 0)
+    drawn = run("generate", folder / ".thumbnails", *command[2:])
+    assert "There is no picture in" in drawn.last["message"]
+    assert len(fal.submits) == 3
+
+
 def test_a_manifest_says_what_each_row_asks_for(
     run: Run, fal: FalStandIn, pictures: Path, tmp_path: Path, out: Path
 ) -> None:
