@@ -8,6 +8,8 @@ the batch again, however the last run ended, finds what became of every row, and
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import queue
 import time
 import uuid
@@ -25,6 +27,7 @@ from ..errors import (
     ImageError,
     InputError,
     LeftError,
+    OutputError,
     PriceError,
     ResultError,
     StorageError,
@@ -37,7 +40,7 @@ from ..services import check_access, with_key
 from .book import Book, Line, amount_of, line_of
 from .job import ENDED, Event, Job, State
 from .request import check_inputs, check_price
-from .rows import Problem, Row, refuse
+from .rows import Problem, Row, in_the_way, refuse
 
 if TYPE_CHECKING:
     from .journal import Part
@@ -50,6 +53,8 @@ _RECENT = 30  # rows by which the rate is measured
 _GENERAL = (AccessError, AccountError, PriceError, StorageError, UnreachableError)
 _EVERYWHERE = (PriceError, StorageError)
 _TRIED = (State.FAILED, State.CANCELLED)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -146,13 +151,17 @@ class Batch:
         refuse(changed, len(rows), "Give them other outputs, or the batch another folder.")
 
     def check(self, *, pictures: bool) -> list[Problem]:
-        """What is wrong with the files of the rows that will be sent; with their `pictures` only if that is asked for.
+        """What is wrong with the files of the rows that will be sent, and where their models shall be; with their `pictures` only
+        if that is asked for.
 
         Raises:
             AccessError: a key is missing, or Blender may not go online.
         """
         problems = []
         for row in self._to_send():
+            if words := in_the_way(self._book.folder, row):
+                problems.append(Problem(row.number, words))
+                continue
             try:
                 check_inputs(row.request)
             except ImageError as error:
@@ -329,14 +338,22 @@ class Batch:
         if job.state is State.READY:
             try:
                 self._deliver(job, self._book.folder / row.output)
-            except ResultError as error:  # of this model alone; it is tried again by the next run
-                self._write(row, State.FAILED, job, error.record)
-                return
             except TrellisError as error:
+                if self._of_one_model(error):  # which is kept, and tried again by the next run
+                    self._write(row, State.FAILED, job, error.record)
+                    return
                 self.stops.setdefault("", error)
                 self._left += 1
                 return
         self._write(row, job.state, job, job.error)
+
+    def _of_one_model(self, error: TrellisError) -> bool:
+        """Whether what keeps a model from its place says nothing about the others: itself, or the place's name."""
+        number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+        if not isinstance(error, ResultError | OutputError) or number in _FULL:
+            return False
+        # Windows says so too of a single file that something else has open
+        return number not in _FORBIDDEN or os.access(self._book.folder, os.W_OK)
 
     def _write(self, row: Row, state: State, job: Job | None, error: dict[str, Any] | None) -> None:
         line = line_of(row, state, job, error)

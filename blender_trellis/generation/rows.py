@@ -13,9 +13,10 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..endpoints.schema import schemas
@@ -34,6 +35,7 @@ THUMBNAILS = ".thumbnails"
 _SHEETS = re.compile(r"contact-sheet(-\d+)?\.png")
 _MANIFESTS = (".csv", ".jsonl")
 _MODELS = (".glb", ".blend")
+_LONGEST_NAME = 255 - len(".01234567.part")  # as it is called while it is written
 _OWN = ("images", "output", "endpoint", "mesh", "cut_out")  # every other column is a parameter
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -359,24 +361,57 @@ def _output(name: str) -> str:
         raise OutputError(
             f"The output {name!r} must be a name, or a path below the batch's folder."
         )
+    for part in path.parts:
+        if "\0" in part or _length(part) > _LONGEST_NAME:
+            raise OutputError(
+                f"The output {name!r} cannot name a file: it must be text, each part of {_LONGEST_NAME} bytes at most."
+            )
     return path.as_posix()
 
 
+def _length(name: str) -> int:
+    """How much of a name's place it takes: bytes, on Windows letters. More than there is where it is no text at all."""
+    try:
+        return len(name.encode("utf-16-le")) // 2 if sys.platform == "win32" else len(name.encode())
+    except UnicodeEncodeError:
+        return _LONGEST_NAME + 1
+
+
+def in_the_way(folder: Path, row: Row) -> str | None:
+    """Why nothing can be written where a row's models belong below `folder`, in words; None if it can, as far as is seen."""
+    for output in row.outputs:
+        if os.path.isdir(folder / output):  # noqa: PTH112  a Path would raise where it is too long
+            return f"{row.place}: {folder / output} is a folder. Name another output."
+        for parent in [*PurePosixPath(output).parents][:-1]:
+            if os.path.isfile(folder / parent):  # noqa: PTH113
+                return f"{row.place}: {folder / parent} is no folder. Name another output."
+    return None
+
+
 def _unique(found: Iterable[Row | Problem]) -> tuple[list[Row], list[Problem]]:
-    """Rows and problems apart, two rows of one output among the latter."""
+    """Rows and problems apart, two rows of one output among the latter, or with one below that of the other."""
     rows: list[Row] = []
     problems: list[Problem] = []
     taken: dict[str, Row] = {}
+    folders: dict[str, Row] = {}
     for each in found:
         if isinstance(each, Problem):
             problems.append(each)
             continue
         names = {name.casefold(): name for name in each.outputs}  # as most file systems see it
-        double = next((name for name in names if name in taken), None)
-        if double is None:
+        above = {
+            str(folder): name for name in names for folder in [*PurePosixPath(name).parents][:-1]
+        }
+        if double := next((name for name in names if name in taken), None):
+            words = f"{names[double]} is the output of {taken[double].place} too."
+        elif double := next((name for name in names if name in folders), None):
+            words = f"{names[double]} is a folder for the output of {folders[double].place}."
+        elif double := next((name for name in above if name in taken), None):
+            words = f"{names[above[double]]} is below the output of {taken[double].place}."
+        else:
             rows.append(each)
             taken |= dict.fromkeys(names, each)
-        else:
-            words = f"{each.place}: {names[double]} is the output of {taken[double].place} too."
-            problems.append(Problem(each.number, words))
+            folders |= dict.fromkeys(above, each)
+            continue
+        problems.append(Problem(each.number, f"{each.place}: {words}"))
     return rows, problems

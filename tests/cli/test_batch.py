@@ -4,6 +4,7 @@ and what is left when it is killed. In this process, but for what is killed, int
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from blender_trellis.errors import ResultError, StorageError
 from blender_trellis.generation.batch import Batch
 from blender_trellis.generation.book import Book
 from blender_trellis.generation.job import Job
+from blender_trellis.generation.library import copy_out, output_error
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.rows import read_rows
 from blender_trellis.generation.runner import Runner
@@ -173,14 +175,19 @@ def test_a_model_that_cannot_be_written_stops_no_other_and_is_tried_again(
     fal: FalStandIn, pictures: Path, out: Path
 ) -> None:
     rows, _ = read_rows(str(pictures), Request("fal-ai/trellis-2", []))
-    unreadable = {"0000.glb"}
+    in_trouble = {"0000.glb", "0001.glb"}
 
     def deliver(job: Job, to: Path) -> None:
-        if to.name in unreadable:
-            raise ResultError("Blender cannot read it.")
+        if to.name in in_trouble:
+            if to.name == "0000.glb":
+                raise ResultError("Blender cannot read it.")
+            to = to.with_stem("x" * 300)  # longer than any disk takes
+        copy_out(Path(job.files[0]), to)
 
     with closing(Runner(Config.load())) as runner, closing(Book(out, runner.config.home)) as book:
-        for ready, charged in ((2, 0.9), (3, 0.9)):
+        for ready, charged in ((1, 0.9), (1, 0.9), (3, 0.9)):
+            if ready == 3:
+                in_trouble.clear()
             batch = Batch(runner, book, rows, deliver=deliver, written=lambda _: None)
             done = batch.run(lambda _: None, 60)
             assert (done.ready, done.failed, done.cost) == (
@@ -188,8 +195,25 @@ def test_a_model_that_cannot_be_written_stops_no_other_and_is_tried_again(
                 3 - ready,
                 pytest.approx(charged),
             )
-            unreadable.clear()
     assert len(fal.submits) == 3
+
+
+def test_where_the_disk_is_full_nothing_more_is_sent(
+    fal: FalStandIn, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRELLIS_JOBS_AT_ONCE", "1")
+    rows, _ = read_rows(str(pictures), Request("fal-ai/trellis-2", []))
+
+    def deliver(job: Job, to: Path) -> None:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        raise output_error(full, to) from full
+
+    with closing(Runner(Config.load())) as runner, closing(Book(out, runner.config.home)) as book:
+        batch = Batch(runner, book, rows, deliver=deliver, written=lambda _: None)
+        done = batch.run(lambda _: None, 60)
+    assert (done.ready, done.failed, done.left) == (0, 0, 1)
+    assert "No space left" in batch.stops[""].message
+    assert len(fal.submits) == 1
 
 
 def test_every_bad_row_is_named_and_nothing_is_started(
@@ -208,14 +232,23 @@ def test_every_bad_row_is_named_and_nothing_is_started(
             {**good, "output": "e", "endpoint": "fal-ai/trelis-2"},
             {"output": "f"},
             {**good, "output": "g", "cut_out": "perhaps"},
+            {**good, "output": "人" * 90},
+            {**good, "output": "0000.glb/b"},
+            {**good, "output": "B.glb/c"},
+            {**good, "output": "b"},
+            {**good, "output": "taken"},
+            {**good, "output": "file/d"},
+            {**good, "output": "\ud800"},
         ],
     )
     with manifest.open("a") as file:
         file.write("{cut\n")
+    (out / "taken.glb").mkdir(parents=True)
+    (out / "file").touch()
     done = run("generate", manifest, *FAL, "--output", out, "--yes", "--json")
     assert (done.code, done.last["kind"]) == (2, "InputError")
     first, *rows = done.last["message"].split("\n  ")
-    assert first == "9 rows of 10 cannot be used. Nothing was started."
+    assert first == "15 rows of 17 cannot be used. Nothing was started."
     expected = [
         "line 2: There is no image",
         "line 3: fal-ai/trellis-2 has no parameter 'texture_sise'. Did you mean texture_size?",
@@ -225,10 +258,16 @@ def test_every_bad_row_is_named_and_nothing_is_started(
         "line 7: There is no endpoint 'fal-ai/trelis-2'. Did you mean",
         "line 8: There is no image",
         "line 9: cut_out must be true or false",
-        "line 10: it is no JSON",
+        "line 10: The output '人人",
+        "line 11: 0000.glb/b.glb is below the output of line 1.",
+        "line 13: b.glb is a folder for the output of line 12.",
+        f"line 14: {out / 'taken.glb'} is a folder. Name another output.",
+        f"line 15: {out / 'file'} is no folder. Name another output.",
+        r"line 16: The output '\ud800' cannot name a file",
+        "line 17: it is no JSON",
     ]
     assert all(map(str.startswith, rows, expected)) and len(rows) == len(expected), rows
-    assert not out.exists() and not fal.submits
+    assert not (out / "batch.json").exists() and not fal.submits
 
 
 def test_a_column_that_is_no_parameter_is_named_once(
