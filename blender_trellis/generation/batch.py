@@ -8,6 +8,7 @@ the batch again, however the last run ended, finds what became of every row, and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import queue
@@ -139,6 +140,8 @@ class Batch:
             if job and line and not _is_of(line, job):
                 line = None
             state = line.state if line else job.state if job else None
+            if job and not line and _is_left(job):
+                state = None
             if state is None or (retry_failed and state in _TRIED):
                 service = schemas()[row.request.endpoint]["service"]
                 self._waiting.setdefault(service, deque()).append(row)
@@ -317,18 +320,15 @@ class Batch:
 
     def _end(self, row: Row, event: Event, error: TrellisError) -> None:
         """A job did not come to a model: it failed, or it stopped on its way and can go on later."""
-        general = isinstance(error, _GENERAL) and not isinstance(error, LeftError | UncertainError)
+        general = _is_general(error)
         if general:
             where = "" if isinstance(error, _EVERYWHERE) else _service(row)
             self.stops.setdefault(where, error)
         job = None
-        try:
+        with contextlib.suppress(InputError):  # it was refused before it had a row there
             job = self._runner.journal.get(event.job_id)
-        except InputError:  # it was refused before it had a row there
-            if general:
-                self._left += 1
-                return
-        if event.state in ENDED or event.state is State.UNCERTAIN:
+        unsent = general and event.state is State.FAILED and not (job and job.ticket)
+        if not unsent and (event.state in ENDED or event.state is State.UNCERTAIN):
             self._write(row, event.state, job, event.error)
         else:
             self._left += 1
@@ -379,6 +379,17 @@ def _is_of(line: Line, part: Part) -> bool:
     if line.job_id is None:  # it was refused before there was a job, after an earlier one failed
         return part.state in _TRIED
     return (line.job_id, line.state) == (part.job_id, part.state)
+
+
+def _is_left(part: Part) -> bool:
+    """Whether a job ended without being taken on, for what is not the row's fault: the next run sends the row."""
+    if part.state is not State.FAILED or part.taken_on or not part.error:
+        return False
+    return _is_general(from_record(**part.error))
+
+
+def _is_general(error: TrellisError) -> bool:
+    return isinstance(error, _GENERAL) and not isinstance(error, LeftError | UncertainError)
 
 
 def _service(row: Row) -> str:

@@ -68,13 +68,15 @@ class Spent:
 
 
 class Part(NamedTuple):
-    """A job that is for a row of a batch, as its wish says: {"batch": {"id", "row", "mark"}}."""
+    """A job that is for a row of a batch, as its wish says: {"batch": {"id", "row", "mark"}}. `taken_on`: by its service."""
 
     row: str
     mark: str
     job_id: str
     state: State
     cost: dict[str, Any] | None
+    error: dict[str, Any] | None
+    taken_on: bool
 
 
 class Journal:
@@ -263,14 +265,15 @@ class Journal:
         """The jobs of a batch, in the order in which they came to the journal."""
         with self._lock:
             rows = self._database.execute(
-                "SELECT id, state, cost, wish FROM job WHERE instr(wish, ?) ORDER BY rowid",
+                "SELECT id, state, cost, error, ticket, wish FROM job WHERE instr(wish, ?) ORDER BY rowid",
                 [batch_id],
             ).fetchall()
         found = []
         for row in rows:
             wished = json.loads(row["wish"])["batch"]
-            cost = json.loads(row["cost"]) if row["cost"] else None
-            part = Part(wished["row"], wished["mark"], row["id"], State(row["state"]), cost)
+            cost, error = (row[name] and json.loads(row[name]) for name in ("cost", "error"))
+            state, taken_on = State(row["state"]), row["ticket"] is not None
+            part = Part(wished["row"], wished["mark"], row["id"], state, cost, error, taken_on)
             found.append(part)
         return found
 

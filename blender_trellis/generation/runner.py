@@ -23,6 +23,7 @@ from typing import Any
 from ..config import Config
 from ..errors import (
     AccessError,
+    AccountError,
     CancelledError,
     InputError,
     LeftError,
@@ -298,6 +299,8 @@ class Runner:
 
     def _record(self, job: Job, state: State, error: TrellisError) -> State:
         """Commit what became of a job. Returns the state that its row has now: the one it had, where the disk is full."""
+        if _may_be_there(job) and isinstance(error, AccountError | UnreachableError):
+            state = State.UNCERTAIN  # it says nothing about what was sent before
         stays = state is job.state or _resumable(job, error)
         cost = job.cost if state is State.UNCERTAIN else error.cost
         with contextlib.suppress(TrellisError, ValueError):
@@ -318,6 +321,12 @@ class Runner:
                 raise
         self._tell(job)
         await self._carrier.carry(job)
+
+
+def _may_be_there(job: Job) -> bool:
+    """Whether a job may have been taken on although nobody knows its ticket: a reply was lost, or a process that was sending."""
+    lost = job.submitted is None or (job.error or {}).get("kind") == UncertainError.__name__
+    return job.state is State.UNCERTAIN or (job.state is State.SUBMITTING and lost)
 
 
 def _resumable(job: Job, error: TrellisError) -> bool:

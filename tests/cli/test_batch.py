@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from PIL import Image
 from blender_trellis import cli
 from blender_trellis.config import Config
 from blender_trellis.errors import ResultError, StorageError
+from blender_trellis.generation import carrier
 from blender_trellis.generation.batch import Batch
 from blender_trellis.generation.book import Book
 from blender_trellis.generation.job import Job
@@ -26,6 +28,7 @@ from blender_trellis.generation.request import Request
 from blender_trellis.generation.rows import read_rows
 from blender_trellis.generation.runner import Runner
 from blender_trellis.services.queue import QueueService
+from blender_trellis.services.runware import RunwareService
 from cli.batches import (
     assert_each_once,
     kill_and_resume,
@@ -37,6 +40,7 @@ from cli.batches import (
 from gate import Gate
 from harness import Ran, run_trellis
 from services.fal_standin import FalStandIn
+from services.runware_standin import RunwareStandIn
 from services.standin import Reply
 
 FAL = ("--endpoint", "fal-ai/trellis-2")
@@ -378,11 +382,46 @@ def test_where_the_service_cannot_be_reached_the_rows_that_were_not_sent_are_lef
     command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json")
     done = run(*command)
     assert (done.code, done.lines[-2]["kind"]) == (3, "AccountError")
-    assert done.lines[-2]["message"].endswith("1 row is not done; the same command goes on.")
-    assert (done.last["ready"], done.last["failed"]) == (1, 1)
+    assert done.lines[-2]["message"].endswith("2 rows are not done; the same command goes on.")
+    assert (done.last["ready"], done.last["failed"]) == (1, 0)
+    with monkeypatch.context() as patch, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listening
+        patch.setenv("TRELLIS_FAL_QUEUE_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        patch.setattr(carrier, "_SEND_ATTEMPTS", 1)
+        done = run(*command)
+    assert (done.code, done.lines[-2]["kind"]) == (4, "UnreachableError")
+    assert (done.lines[0]["to_send"], done.last["ready"], done.last["failed"]) == (2, 1, 0)
     monkeypatch.setattr(fal, "_submit", submit)
-    assert run(*command, "--retry-failed").code == 0
+    assert run(*command).code == 0
     assert_each_once(fal, out, 3)
+
+
+def test_what_may_have_been_taken_on_is_not_sent_again_where_the_service_refuses_the_key_then(
+    run: Run, runware: RunwareStandIn, pictures: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply to the submit is lost, Runware does not list the task yet, and refuses the second submit."""
+    for name in ("0001.png", "0002.png"):
+        (pictures / name).unlink()
+    monkeypatch.setattr(RunwareService, "poll_seconds", (0.01, 0.02))
+    command = ("generate", pictures, "--endpoint", "runware/trellis-2", "--output", out, "--yes")
+
+    def lose() -> str:
+        unlisted = {"code": "taskFailedOrNotFound", "message": "The task was not found."}
+        refused = {"code": "invalidApiKey", "message": "Invalid API key."}
+        runware.instead |= {
+            "getResponse": [Reply(404, {"errors": [unlisted]})],
+            "3dInference": [Reply(401, {"errors": [refused]})],
+        }
+        return "drop"
+
+    with Gate(runware.url("api")) as gate, monkeypatch.context() as patch:
+        patch.setenv("TRELLIS_RUNWARE_URL", f"{gate.url}/v1")
+        gate.on("^POST", "after", lose, times=1)
+        done = run(*command, "--json")
+    assert (done.last["failed"], done.last["uncertain"]) == (0, 1)
+    assert not runware.instead["3dInference"]
+    assert run(*command).code == 0
+    assert len(runware.tasks) == 1
 
 
 def test_an_interrupt_waits_for_what_is_being_made_and_a_second_one_leaves_it(
