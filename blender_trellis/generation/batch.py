@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _GLANCE = 0.2  # seconds between two looks at what else there is to do, while no job tells anything
 _WATCH = 1.0  # seconds between two looks at the jobs that another process has
+_PATIENCE = 600.0  # seconds without news for which such a job is waited for
 _RECENT = 30  # rows by which the rate is measured
 # What concerns every row of a service, and not only the one that met it; of some even every row
 _GENERAL = (AccessError, AccountError, PriceError, StorageError, UnreachableError)
@@ -84,7 +85,7 @@ class Batch:
 
     `deliver` writes what a ready job made to a path. `written` is called with each line of results once it is on the disk.
     `interrupted` may be set by a signal's handler: nothing new is sent from then on. `stops` says by service, or for all of them
-    as "", why nothing more is sent.
+    as "", why nothing more is sent; and as "elsewhere" of what another process has, why it is not waited for.
     """
 
     def __init__(
@@ -109,7 +110,8 @@ class Batch:
         self._waiting: dict[str, deque[Row]] = {}  # by service
         self._taken: list[tuple[Row, Part]] = []  # of which the journal knows more than the results
         self._at_work: dict[str, Row] = {}
-        self._elsewhere: dict[str, Row] = {}  # jobs that another process carries through
+        self._elsewhere: dict[str, Row] = {}  # jobs that another process has
+        self._silent: set[str] = set()  # those of them that it may have stopped
         self._watched = 0.0
         self._again: set[str] = set()
         self._states = Counter[State]()
@@ -221,7 +223,7 @@ class Batch:
             else:
                 self._take_up(row, part.job_id)
         self._admit()
-        while self._at_work or (self._elsewhere and not self.interrupted):
+        while self._at_work or (self._elsewhere.keys() - self._silent and not self.interrupted):
             if deadline is not None and time.monotonic() > deadline:
                 self.stops.setdefault("", UnreachableError("The time is over."))
                 break
@@ -229,6 +231,10 @@ class Batch:
             self._watch()
             self._admit()
             tell(self.progress())
+        if self._silent:
+            minutes = round(_PATIENCE / 60)
+            words = f"Another Blender or command has what is missing, and for {minutes} minutes nothing of it has changed."
+            self.stops.setdefault("elsewhere", UnreachableError(words))
         return self.progress()
 
     def progress(self) -> Progress:
@@ -237,7 +243,8 @@ class Batch:
         if len(self._ends) > 1 and self._ends[-1] > self._ends[0]:
             rate = 60 * (len(self._ends) - 1) / (self._ends[-1] - self._ends[0])
         failed = sum(self._states[state] for state in _TRIED)
-        done = sum(self._states.values()) + self._left
+        left = self._left + len(self._silent)
+        done = sum(self._states.values()) + left
         if rate and done < self._total:
             seconds = 60 * (self._total - done) / rate
         return Progress(
@@ -245,8 +252,8 @@ class Batch:
             self._states[State.READY],
             failed,
             self._states[State.UNCERTAIN],
-            self._left,
-            len(self._at_work) + len(self._elsewhere),
+            left,
+            len(self._at_work) + len(self._elsewhere) - len(self._silent),
             rate,
             seconds,
             round(self._cost, 6),
@@ -284,11 +291,22 @@ class Batch:
         """Go on with a job that an earlier run began. An uncertain one is only asked for."""
         claimed = self._runner.resume(job_id)
         if not claimed:
-            self._elsewhere[job_id] = row
+            self._look_on(row, self._runner.journal.get(job_id))
         elif claimed[0].state in ENDED:
             self._settle(row, claimed[0])
         else:
             self._at_work[job_id] = row
+
+    def _look_on(self, row: Row, job: Job) -> None:
+        """Another process has a job: it carries it through, or has stopped, and only its user can make it go on."""
+        if job.state in ENDED:
+            self._settle(row, job)
+        elif job.state is State.UNCERTAIN:
+            self._write(row, job.state, job, job.error)
+        else:
+            self._elsewhere[job.id] = row
+            if time.time() - job.updated > _PATIENCE:
+                self._silent.add(job.id)
 
     def _watch(self) -> None:
         """Look after the jobs that other processes have: they may have ended, or their process."""
@@ -298,6 +316,7 @@ class Batch:
         self._watched = now
         for job_id, row in [*self._elsewhere.items()]:
             del self._elsewhere[job_id]
+            self._silent.discard(job_id)
             job = self._runner.journal.get(job_id)
             if job.state in ENDED:
                 self._settle(row, job)

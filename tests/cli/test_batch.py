@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from PIL import Image
 
 from blender_trellis import cli
 from blender_trellis.config import Config
-from blender_trellis.errors import ResultError, StorageError
+from blender_trellis.errors import ResultError, StorageError, UncertainError
 from blender_trellis.generation import carrier
 from blender_trellis.generation.batch import Batch
 from blender_trellis.generation.book import Book
-from blender_trellis.generation.job import Job
+from blender_trellis.generation.job import Job, State
+from blender_trellis.generation.journal import Journal
 from blender_trellis.generation.library import copy_out, output_error
 from blender_trellis.generation.request import Request
 from blender_trellis.generation.rows import read_rows
@@ -585,6 +587,31 @@ def test_a_row_that_another_command_goes_on_with_is_waited_for(
         finally:
             other.kill()
     assert_each_once(fal, out, 3)
+
+
+def test_what_another_process_has_and_does_not_go_on_with_is_not_waited_for(
+    run: Run, fal: FalStandIn, pictures: Path, out: Path, home: Path
+) -> None:
+    rows, _ = read_rows(str(pictures), Request("fal-ai/trellis-2", []))
+    lost = UncertainError("The reply was lost.").record
+    held = {"0000.glb": (State.UNCERTAIN, lost), "0001.glb": (State.RUNNING, None)}
+    command = ("generate", pictures, *FAL, "--output", out, "--yes", "--json", "--timeout", "30")
+    with closing(Journal(home)) as other:
+        with closing(Book(out, home)) as book:
+            book.begin()
+            for row in rows[:2]:
+                wish = {"batch": {"id": book.id, "row": row.output, "mark": row.mark}}
+                state, error = held[row.output]
+                job = Job(row.output, row.request.endpoint, {"seed": 1}, [], [], state, wish=wish)
+                other.add(replace(job, error=error))
+        other._database.execute("UPDATE job SET updated = updated - 601")
+        done = run(*command)
+        assert (done.code, done.lines[-2]["kind"]) == (4, "UnreachableError")
+        assert "Another Blender or command has what is missing" in done.lines[-2]["message"]
+        assert (done.last["ready"], done.last["uncertain"], done.last["failed"]) == (1, 1, 0)
+        other.move("0001.glb", State.FAILED, error=lost)
+        assert run(*command).last["failed"] == 1
+    assert len(fal.submits) == 1
 
 
 def test_killed_at_random_moments_and_resumed_each_row_is_made_once(
