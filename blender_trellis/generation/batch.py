@@ -136,7 +136,7 @@ class Batch:
         changed = []
         for row in rows:
             job, line = parts.get(row.output), lines.get(row.output)
-            if job and job.mark != row.mark and job.state not in _TRIED:
+            if job and job.state not in _TRIED and not row.fits(job.mark):
                 words = f"{row.place}: {row.output} was asked for with other images or parameters."
                 changed.append(Problem(row.number, words))
             if job and line and not _is_of(line, job):

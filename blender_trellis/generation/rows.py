@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,14 +64,53 @@ class Row:
 
     @property
     def mark(self) -> str:
-        """What tells whether it still asks for the same: of names, not of contents, so that a folder may be moved."""
+        """What tells later whether it still asks for the same: of its parameters and names, of its files' sizes and times, and
+        of their contents."""
+        return f"{self._asked}:{self._of_files(_look)}:{self._of_files(_content)}"
+
+    def fits(self, mark: str) -> bool:
+        """Whether it asks for the same as the row did that had this mark.
+
+        Folders may be moved: of a file that looks different the content decides. What is gone by now is not compared. A mark that
+        tells of no files fits any, as those of older versions do.
+        """
+        asked, _, files = mark.partition(":")
+        looks, _, contents = files.partition(":")
+        if asked != self._asked:
+            return False
+        now = self._of_files(_look)
+        return not (looks and now) or looks == now or contents == self._of_files(_content)
+
+    @property
+    def _asked(self) -> str:
         from .images import name_of
 
         asked = self.request
         names = [name_of(str(given)) for given in asked.images]
         mesh = asked.mesh and asked.mesh.name
-        what = [asked.endpoint, names, asked.parameters, mesh, asked.cut_out]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        return _short([asked.endpoint, names, asked.parameters, mesh, asked.cut_out])
+
+    def _of_files(self, tell: Callable[[Path], object]) -> str:
+        """What is told of all its pictures and its mesh, in short; "" where one is gone."""
+        given = [*self.request.images, *filter(None, [self.request.mesh])]
+        try:
+            return _short([tell(one) if isinstance(one, Path) else one for one in given])
+        except (OSError, ValueError):  # or its path is none
+            return ""
+
+
+def _short(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _look(path: Path) -> list[int]:
+    known = path.stat()
+    return [known.st_size, known.st_mtime_ns]
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Problem(NamedTuple):

@@ -370,6 +370,10 @@ def test_a_row_that_asks_for_something_else_now_is_refused(
     (pictures.with_name("more") / "0003.png").rename(pictures / "0003.png")
     assert run(*command).lines[0]["to_send"] == 1
     assert_each_once(fal, out, 4)
+    Image.new("RGBA", (16, 16), "red").save(pictures / "0000.png")
+    done = run(*command)
+    assert (done.code, len(fal.submits)) == (2, 4)
+    assert "1 row of 4 cannot be used" in done.last["message"]
 
 
 def test_where_the_service_cannot_be_reached_the_rows_that_were_not_sent_are_left_for_later(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,26 @@ def test_what_is_asked_for_is_told_by_names_and_parameters(tmp_path: Path) -> No
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     assert _read(moved / "rows.jsonl", line % "")[0].mark == marks[0]
+
+
+def test_a_row_fits_what_it_was_while_its_files_hold_the_same(tmp_path: Path) -> None:
+    line = '{"images": "robot.png", "output": "x"}'
+    row = {}
+    for number, (name, data) in enumerate({"old": b"a", "copied": b"a", "other": b"b"}.items()):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "robot.png").write_bytes(data)
+        os.utime(folder / "robot.png", (number, number))
+        row[name] = _read(folder / "rows.jsonl", line)[0]
+    row["gone"] = _read(tmp_path / "rows.jsonl", line)[0]
+    mark = row["old"].mark
+    assert [name for name in row if row[name].fits(mark)] == ["old", "copied", "gone"]
+    of_older_versions = mark.partition(":")[0]
+    assert row["other"].fits(of_older_versions) and row["other"].fits(row["gone"].mark)
+    else_asked = _read(tmp_path / "old" / "rows.jsonl", line.replace('"x"', '"x", "seed": 1'))[0]
+    assert not else_asked.fits(mark) and not else_asked.fits(of_older_versions)
+    (tmp_path / "old" / "robot.png").write_bytes(b"c")
+    assert not row["old"].fits(mark)
 
 
 @pytest.mark.parametrize(
