@@ -18,6 +18,7 @@ from harness import REPOSITORY, run_trellis, trellis_command
 from services.fal_standin import FalStandIn
 
 WAIT = 300
+START = 1.5  # seconds in which a run comes to its first submit, more or less
 
 
 def make_pictures(folder: Path, count: int) -> None:
@@ -63,19 +64,33 @@ def assert_each_once(fal: FalStandIn, folder: Path, count: int) -> None:
 
 
 def kill_and_resume(
-    fal: FalStandIn, command: tuple[str | Path, ...], folder: Path, kills: int
+    fal: FalStandIn,
+    command: tuple[str | Path, ...],
+    folder: Path,
+    kills: int,
+    *,
+    seed: int = 7,
+    early: int = 0,
+    late: int = 0,
 ) -> list[str]:
     """Run a batch, kill it -9 after some random number of submits, and again, so many times; then run it to its end.
+
+    `early` more kills come while it starts, and `late` more among the last tenth, unless it is done before.
 
     Returns the jobs of which only a person can say what became of them: the kill came between the moment in which the journal
     had noted the sending and the arrival of the request, and they were sent again as a person would.
     """
     total = sum(1 for _ in Path(command[1]).iterdir())
-    random = Random(7)
-    # Not among the last, since doubtful ones are never submitted
-    points = sorted(random.sample(range(1, total * 9 // 10), kills))
+    random = Random(seed)
+    # Doubtful ones are never submitted, so that it may end before later kills
+    last = total * 9 // 10
+    points = sorted(random.sample(range(1, last), kills))
+    for _ in range(early):
+        _kill_after(fal, command, 0, random.uniform(0, START))
     for point in points:
         _kill_after(fal, command, point, random.uniform(0, 0.3))
+    for point in sorted(random.choices(range(last, total), k=late)):
+        _kill_after(fal, command, point, random.uniform(0, 0.3), may_end=True)
     done = run_trellis(*command)
     doubtful = [line["job_id"] for line in results(folder) if line["state"] == "uncertain"]
     assert done.code == (5 if doubtful else 0), done
@@ -88,14 +103,21 @@ def kill_and_resume(
 
 
 def _kill_after(
-    fal: FalStandIn, command: tuple[str | Path, ...], submits: int, more: float
+    fal: FalStandIn,
+    command: tuple[str | Path, ...],
+    submits: int,
+    more: float,
+    *,
+    may_end: bool = False,
 ) -> None:
     """Kill a run once the service has so many jobs, and `more` seconds have passed."""
     process = start(*command)
     try:
         deadline = time.monotonic() + WAIT
         while len(fal.submits) < submits:
-            assert process.poll() is None, "it ended before it could be killed"
+            if process.poll() is not None:
+                assert may_end, "it ended before it could be killed"
+                return
             assert time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(more)

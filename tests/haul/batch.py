@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A batch of 300 that is killed -9 at ten random moments and resumed each time, and a batch of 2,000 that is left alone.
+"""A batch of 300 that is killed -9 at ten random moments, some while it starts and near its end, and resumed each time, and a
+batch of 2,000 that is left alone.
 
-`build.py batch` starts this; --rows is for smaller ones. The jobs are those of the stand-in of fal, which counts them. Of the
-second batch it is told how long each fifth of the rows took, and how much memory the process had at its end (Linux). Exits with 1
-where a row was lost or made twice, or where memory grew with the rows.
+`build.py batch` starts this; --rows is for smaller ones, --seed for the moments of an earlier run. The jobs are those of the
+stand-in of fal, which counts them. Of the second batch it is told how long each fifth of the rows took, and how much memory the
+process had at its end (Linux). Exits with 1 where a row was lost or made twice, or where memory grew with the rows.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from random import SystemRandom
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-ROWS, KILLS = 300, 10
+ROWS, KILLS, EARLY, LATE = 300, 6, 2, 2
 MANY, AT_ONCE = 2000, "32"
 FAL = ("--endpoint", "fal-ai/trellis-2")
 GROWTH = 16.0  # MiB from the second fifth to the fourth
@@ -30,7 +32,10 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--rows", type=int, default=ROWS)
-    rows = parser.parse_args().rows
+    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(2**31))
+    arguments = parser.parse_args()
+    rows, seed = arguments.rows, arguments.seed
+    print(f"--seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as scratch, fal_standin.FalStandIn() as fal:
         place = Path(scratch)
         fal.glb = glbs.write(place / "box.glb", [glbs.box((1, 2, 1))]).read_bytes()
@@ -54,10 +59,12 @@ def main() -> int:
             "--json",
         )
         began = time.monotonic()
-        doubtful = batches.kill_and_resume(fal, command, place / "few-out", KILLS)
+        doubtful = batches.kill_and_resume(
+            fal, command, place / "few-out", KILLS, seed=seed, early=EARLY, late=LATE
+        )
         batches.assert_each_once(fal, place / "few-out", rows)
         print(
-            f"{rows} rows, {KILLS} kills, {time.monotonic() - began:.0f} s: {len(fal.submits)} submits, "
+            f"{rows} rows, {KILLS + EARLY + LATE} kills, {time.monotonic() - began:.0f} s: {len(fal.submits)} submits, "
             f"{len(batches.results(place / 'few-out'))} results, of which {len(doubtful)} had to be asked about"
         )
         return 0 if _grows_not(place, rows * MANY // ROWS) else 1
