@@ -422,7 +422,8 @@ class Carrier:
             LeftError: it cannot be ended, or has cost what it costs.
         """
         async with self._pool.using(job.endpoint) as service:
-            if job.state is State.DOWNLOADING and service.attempts is None:
+            charges = not job.endpoint.startswith("local/")
+            if job.state is State.DOWNLOADING and charges:
                 raise LeftError(
                     "The model is made and paid for; only fetching it was stopped. Resume the job to collect it.",
                     request_id=job.request_id,
@@ -437,10 +438,14 @@ class Carrier:
             try:
                 if not await service.cancel(ticket):
                     return False
-                if service.attempts is None:
+                if charges:
                     words += f" If {service.name} had begun already, it may finish the job and charge it."
             except UnreachableError as error:
-                words += f" {service.name} could not be told ({error.message}); it may go on, and charge the job."
+                words += (
+                    f" {service.name} could not be told ({error.message}); it may go on, and charge the job."
+                    if charges
+                    else f" {service.name} could not be told ({error.message}); it may go on."
+                )
         raise CancelledError(words, request_id=job.request_id)
 
     async def adopt(self, job: Job, request_id: str) -> None:

@@ -187,7 +187,6 @@ class SidecarService(QueueService):
     """The sidecar, started when needed and started again when it is gone."""
 
     repeatable = True
-    attempts: int | None = 5  # a sidecar that does not come back in as many starts will not
     poll_seconds = (0.05, 0.5)
     name = "The local process"
 
@@ -195,6 +194,8 @@ class SidecarService(QueueService):
         super().__init__(config.sidecar_url, config.sidecar_token)
         self._home = config.shared
         self._given = bool(config.sidecar_url)
+        # One that does not come back in as many starts will not; a server is started again by whoever runs it, sooner or later
+        self.attempts = None if self._given else 5
         self._starting = asyncio.Lock()
 
     async def ready(self) -> None:
