@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from ..leftovers import is_uninstalled
@@ -18,7 +18,7 @@ from .engines import ENDPOINTS, ENVIRONMENTS, OWN
 from .executors import Executor, Place
 from .lanes import Lane
 from .metrics import WORKER_STATES, Figures
-from .store import MAX_STARTS, Job, Store
+from .store import MAX_LOSSES, MAX_STARTS, Job, Store
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +189,8 @@ class Server:
 
     async def _run(self, job: Job, place: Place) -> None:
         if job.starts >= MAX_STARTS:
-            self._give_up(job)
+            text = f"The local process or its engine ended each of the {job.starts} times that it began this job."
+            self._give_up(job, text)
             return
         job.status, job.starts = "IN_PROGRESS", job.starts + 1
         self._figures.starts += 1
@@ -198,6 +199,12 @@ class Server:
         try:
             async for event in place.run(job.id, job.endpoint, self.store.folder(job.id)):
                 self._hear(job, event)
+        except asyncio.CancelledError:
+            if job.status == "IN_PROGRESS":  # the server is ended, which is no fault of the job
+                job.status, job.starts = "IN_QUEUE", job.starts - 1
+                with suppress(OSError):
+                    self.store.save(job)
+            raise
         finally:
             self._figures.reached(job, "")
 
@@ -224,18 +231,19 @@ class Server:
                 self._complete(job, failure=_failure(event))
             case "died":
                 self._figures.losses += 1
+                job.losses += 1
                 why = event["why"]
                 job.say(f"The engine's process ended unexpectedly. {why}")
-                if job.starts < MAX_STARTS:
+                if job.losses < MAX_LOSSES:
                     job.say("Starting again")
                     job.status = "IN_QUEUE"
                     self.store.save(job)
                 else:
-                    self._give_up(job, why)
+                    text = f"The engine's process ended {job.losses} times during this job. {why}"
+                    self._give_up(job, text)
 
-    def _give_up(self, job: Job, why: str = "") -> None:
-        """Fail a job during which the process has died too often."""
-        text = f"The engine's process ended {job.starts} times during this job. {why}"
+    def _give_up(self, job: Job, text: str) -> None:
+        """Fail a job that was begun too often."""
         if job.progress:
             text += f" The last it said was: {job.progress['message'] or job.progress['stage']}."
         self._complete(job, failure=(500, {"detail": text, "error_type": "runner_disconnected"}))

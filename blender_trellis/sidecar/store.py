@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 30 * 24 * 3600  # a model that nobody has collected
 KEEP_FAILED_SECONDS = 24 * 3600
-MAX_STARTS = 2  # a job during which the process died twice is what kills it
+MAX_LOSSES = 2  # a job during which the engine's process died twice is what kills it
+MAX_STARTS = 3  # and one during which the server itself was killed so often may be what kills that
 
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 
@@ -30,7 +31,9 @@ Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 class Job:
     """One request and what became of it.
 
-    `client`: who sent it, by the name of its token. `failure`: the HTTP status and body that its result URL answers.
+    `starts`: how often it was begun, but for those that the server took back when it was ended; `losses`: how many of them ended
+    with the engine's process. `client`: who sent it, by the name of its token. `failure`: the HTTP status and body that its
+    result URL answers.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Job:
     logs: list[dict[str, str]] = field(default_factory=list)
     progress: dict[str, Any] | None = None
     client: str = ""
+    losses: int = 0
 
     def say(self, message: str) -> None:
         """Add a line to the log that the client reads, unless it is the last one already."""
