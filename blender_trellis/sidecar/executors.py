@@ -5,7 +5,7 @@ Python environment. The one for several computers is `ray_executor`, which is im
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ class Place(Protocol):
     async def ready(self) -> None:
         """Until it can take a job. One that broke is mended, or replaced elsewhere, before this returns."""
 
-    def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
+    def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncGenerator[dict[str, Any], None]:
         """The events of one job; the last is `done`, with the model in `folder`, `failed`, or `died` with the reason, `why`."""
 
     def cancel(self, job_id: str) -> None:

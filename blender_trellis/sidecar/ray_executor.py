@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,24 @@ class _Place:
     async def ready(self) -> None:
         while True:
             try:
-                if self._actor is None:
-                    self._actor = self._make()
-                self.machine = await self._actor.ready.remote()
-                return
+                actor = self._actor = self._actor or self._make()
+                machine = await actor.ready.remote()
             except RayError as error:
                 _log.warning("a place is lost: %s", _said(error))
                 await self.stop()
                 await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if self._actor is actor:  # else it was told to leave meanwhile
+                self.machine = machine
+                return
 
-    async def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
-        self._busy = True
+    async def run(
+        self, job_id: str, endpoint: str, folder: Path
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        self._busy, actor = True, self._actor
         try:
             request = await asyncio.to_thread((folder / "request.json").read_bytes)
-            async for answer in self._actor.run.remote(job_id, endpoint, request):
+            async for answer in actor.run.remote(job_id, endpoint, request):
                 event = await answer
                 if event["event"] == "done":
                     await asyncio.to_thread(_keep, folder, event.pop("glb"))

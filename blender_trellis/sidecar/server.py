@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from ..leftovers import is_uninstalled
@@ -181,8 +181,13 @@ class Server:
                 await self._run(job, place)
             except OSError as error:
                 _log.exception("job %s", job.id)
-                text = f"The local process cannot write its files: {error}"
-                job.status, job.failure = "COMPLETED", (500, {"detail": text})
+                self._fail(job, f"The local process cannot write its files: {error}")
+            except Exception as error:  # noqa: BLE001  the other jobs and places have no part in it
+                _log.exception("job %s", job.id)
+                reason = str(error).strip().partition("\n")[0]
+                words = f"The local process failed unexpectedly ({type(error).__name__}: {reason}). Generate again."
+                self._fail(job, words)
+                await place.stop()  # whatever it is in the middle of
             finally:
                 del self._at_work[job.id]
                 lane.changed.set()  # if it is to be started again, this may be another place's turn
@@ -197,8 +202,11 @@ class Server:
         self.store.save(job)
         _log.info("job %s: start %d, %s", job.id, job.starts, job.endpoint)
         try:
-            async for event in place.run(job.id, job.endpoint, self.store.folder(job.id)):
-                self._hear(job, event)
+            async with aclosing(
+                place.run(job.id, job.endpoint, self.store.folder(job.id))
+            ) as events:
+                async for event in events:
+                    self._hear(job, event)
         except asyncio.CancelledError:
             if job.status == "IN_PROGRESS":  # the server is ended, which is no fault of the job
                 job.status, job.starts = "IN_QUEUE", job.starts - 1
@@ -247,6 +255,13 @@ class Server:
         if job.progress:
             text += f" The last it said was: {job.progress['message'] or job.progress['stage']}."
         self._complete(job, failure=(500, {"detail": text, "error_type": "runner_disconnected"}))
+
+    def _fail(self, job: Job, text: str) -> None:
+        """End a job with which this process itself has failed, unless it was done before that; on the disk too, if it can be."""
+        if job.status != "COMPLETED":
+            job.status, job.failure = "COMPLETED", (500, {"detail": text})
+            with suppress(OSError):
+                self.store.save(job)
 
     def _complete(
         self,

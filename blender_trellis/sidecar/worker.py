@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,9 @@ class Worker:
                 f"The engine's Python ({line[0]}) cannot be started: {error}. Install the engine again."
             ) from error
 
-    async def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
+    async def run(
+        self, job_id: str, endpoint: str, folder: Path
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The worker's events for one job; the last is `done`, `failed`, or `died` when the process ended by itself.
 
         After a failure that nobody foresaw (of the kind "broken") the process is ended: a GPU that failed stays broken in it.

@@ -139,3 +139,23 @@ def test_a_job_that_is_done_stays_done_when_its_server_ends_in_that_moment(tmp_p
         assert kept.status == "COMPLETED" and kept.output
 
     asyncio.run(run())
+
+
+def test_what_nobody_foresaw_fails_its_job_alone_and_the_server_goes_on(tmp_path: Path) -> None:
+    async def odd(job_id: str, endpoint: str, folder: Path) -> Events:
+        if "odd" in (folder / "request.json").read_text("utf-8"):
+            raise KeyError("event")
+        yield _done(job_id)
+
+    async def run() -> None:
+        async with serving(tmp_path, odd) as server:
+            jobs = [_submit(server, odd=True), _submit(server)]
+            for job in jobs:
+                await _until(job, "COMPLETED")
+            (bench,) = server._lanes[OWN].places
+            assert bench.stops == 1
+        failed, well = (Store(tmp_path / "jobs").jobs[job.id] for job in jobs)
+        assert failed.failure and well.output and not well.failure
+        assert "failed unexpectedly (KeyError: 'event'). Generate again." in str(failed.failure[1])
+
+    asyncio.run(run())
