@@ -116,6 +116,8 @@ def _sidecar(config: Config) -> dict[str, str]:
     found = {"sidecar": words}
     if waits := state.get("waits_for"):
         found["waiting jobs"] = "; ".join(map(str, waits))
+    if troubles := state.get("troubles"):
+        found["machines that cannot work"] = "; ".join(map(str, troubles))
     if state.get("dashboard"):
         found["ray dashboard"] = str(state["dashboard"])
     return found

@@ -18,10 +18,11 @@ from .worker import Worker, command
 class Place(Protocol):
     """Where one job at a time is carried out; `worker.Worker` is one.
 
-    `stays`: it is kept however long it is idle.
+    `stays`: it is kept however long it is idle. `machine`: the computer that it is on, where places differ in that.
     """
 
     stays: bool
+    machine: str
 
     @property
     def is_there(self) -> bool:
@@ -31,7 +32,8 @@ class Place(Protocol):
         """Until it can take a job. One that broke is mended, or replaced elsewhere, before this returns."""
 
     def run(self, job_id: str, endpoint: str, folder: Path) -> AsyncGenerator[dict[str, Any], None]:
-        """The events of one job; the last is `done`, with the model in `folder`, `failed`, or `died` with the reason, `why`."""
+        """The events of one job. The last is `done`, with the model in `folder`, or `failed`; or, with the reason, `why`: `died`
+        when the engine's process ended, `lost` when the `machine` failed."""
 
     def cancel(self, job_id: str) -> None:
         """End the job that it runs."""

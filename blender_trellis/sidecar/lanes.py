@@ -40,9 +40,9 @@ class Lane:
         return job
 
     async def wait(self, place: Place) -> None:
-        """Until there is something new for an idle place; one that does not stay ends when that takes long."""
-        idle = IDLE_SECONDS if place.is_there and not place.stays else None
+        """Until an idle place may find something new, or is to be looked at; one that does not stay ends when that takes long."""
         try:
-            await asyncio.wait_for(self.changed.wait(), idle)
+            await asyncio.wait_for(self.changed.wait(), IDLE_SECONDS)
         except TimeoutError:
-            await place.stop()
+            if place.is_there and not place.stays:
+                await place.stop()

@@ -12,23 +12,29 @@ import asyncio
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
+from platform import node
 from typing import Any
 
 import ray
 from ray._private.state import state as _cluster
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from ..home import atomic_write, default_home
+from ..install import installer
 from .engines import ENVIRONMENTS, OWN
+from .engines.stages import EngineError
 from .executors import Place
 from .metrics import Gpu, gpus
 from .worker import Worker, command
 
 LOOK_SECONDS = 2.0  # between two looks at which machines there are
 _RETRY_SECONDS = 1.0
+_SICK_SECONDS = 30.0  # before a machine that cannot work is tried again
+_PROBE = bytes(1 << 20)
 _GPU_SECONDS = 8
 _log = logging.getLogger(__name__)
 
@@ -40,19 +46,33 @@ class _Actor:
     """
 
     def __init__(self, environment: str, home: str | None) -> None:
+        self._environment = environment
         self._home = Path(home) if home else default_home()
-        self._worker = Worker(partial(command, environment, self._home), stays=environment == OWN)
+        self._folder = self._home / "sidecar" / "at-work"
+        self._worker = Worker(partial(command, environment, self._home))
 
-    async def ready(self) -> str:
-        """The machine's id, once this can take a job."""
-        await self._worker.ready()
-        return str(ray.get_runtime_context().get_node_id())
+    async def ready(self) -> tuple[str, str]:
+        """The machine's id, and why it cannot take a job, in words; "" where it can."""
+        return str(ray.get_runtime_context().get_node_id()), await self._trouble()
+
+    async def _trouble(self) -> str:
+        try:
+            await asyncio.to_thread(_try_writing, self._folder)
+            await self._worker.start()
+        except OSError as error:
+            return f"{node()} cannot write to {self._folder} ({error.strerror or error})"
+        except EngineError as error:
+            return f"{node()}: {error}"
+        if self._environment == OWN:
+            return ""
+        lacking = await asyncio.to_thread(installer.lacking, self._home)
+        return f"{node()}: TRELLIS.2's weights are not installed" if lacking else ""
 
     async def run(
         self, job_id: str, endpoint: str, request: bytes
     ) -> AsyncIterator[dict[str, Any]]:
         """The worker's events; the last has the model, as `glb`."""
-        folder = self._home / "sidecar" / "at-work" / job_id
+        folder = self._folder / job_id
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -83,30 +103,35 @@ class _Place:
         self._actor: Any = None
         self._cancelled: str | None = None
         self._busy = self._leaves = False
-        self.machine = ""
+        self.machine = self.trouble = ""
 
     @property
     def is_there(self) -> bool:
-        return bool(self.machine)
+        return bool(self.machine) and not self.trouble
 
     async def ready(self) -> None:
         while True:
             try:
                 actor = self._actor = self._actor or self._make()
-                machine = await actor.ready.remote()
+                machine, trouble = await actor.ready.remote()
             except RayError as error:
                 _log.warning("a place is lost: %s", _said(error))
                 await self.stop()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            if self._actor is actor:  # else it was told to leave meanwhile
-                self.machine = machine
+            if self._actor is not actor:  # it was told to leave meanwhile
+                continue
+            if trouble and trouble != self.trouble:
+                _log.warning("a place cannot take jobs: %s", trouble)
+            self.machine, self.trouble = machine, trouble
+            if not trouble:
                 return
+            await asyncio.sleep(_SICK_SECONDS)
 
     async def run(
         self, job_id: str, endpoint: str, folder: Path
     ) -> AsyncGenerator[dict[str, Any], None]:
-        self._busy, actor = True, self._actor
+        self._busy, actor, machine = True, self._actor, self.machine
         try:
             request = await asyncio.to_thread((folder / "request.json").read_bytes)
             async for answer in actor.run.remote(job_id, endpoint, request):
@@ -114,17 +139,25 @@ class _Place:
                 if event["event"] == "done":
                     await asyncio.to_thread(_keep, folder, event.pop("glb"))
                 yield event
+        except RayTaskError as error:
+            # The actor lives; whether it can take jobs, `ready` finds out
+            reason = str(error.cause).partition("\n")[0]
+            _log.warning("job %s: %s", job_id, reason)
+            yield self._lost(job_id, machine, f"Its machine could not work on it: {reason}.")
         except RayError as error:
             _log.warning("job %s: %s", job_id, _said(error))
             await self.stop()
-            if self._cancelled == job_id:
-                yield {"id": job_id, "event": "failed", "kind": "cancelled"}
-            else:
-                yield {"id": job_id, "event": "died", "why": "Its machine left the cluster."}
+            why = "Its machine left the cluster, or its process there ended."
+            yield self._lost(job_id, machine, why)
         finally:
             self._busy = False
             if self._leaves:
                 await self.stop()
+
+    def _lost(self, job_id: str, machine: str, why: str) -> dict[str, Any]:
+        if self._cancelled == job_id:
+            return {"id": job_id, "event": "failed", "kind": "cancelled"}
+        return {"id": job_id, "event": "lost", "machine": machine, "why": why}
 
     def cancel(self, job_id: str) -> None:
         self._cancelled = job_id
@@ -146,7 +179,9 @@ class _Place:
             await self.stop()
 
     async def stop(self) -> None:
-        actor, self._actor, self.machine, self._leaves = self._actor, None, "", False
+        actor, self._actor = self._actor, None
+        self.machine = self.trouble = ""
+        self._leaves = False
         if actor is not None:
             ray.kill(actor)
 
@@ -158,6 +193,13 @@ def _resource(environment: str) -> str:
 
 def _said(error: RayError) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _try_writing(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(_PROBE)
+        probe.flush()
 
 
 def _keep(folder: Path, glb: bytes) -> None:
@@ -214,14 +256,22 @@ class RayExecutor:
     def lacking(self, environment: str) -> str:
         if not self._resources or any(place.is_there for place in self._places[environment]):
             return ""
+        if trouble := "; ".join(self._troubles(environment)):
+            return f"Waiting for a machine that can work: {trouble}"
         resource = _resource(environment)
         if not self._resources.get(resource):
             return f"Waiting for a machine with a {resource}: the Ray cluster has none"
         return f"Waiting for a machine with a free {resource} in the Ray cluster"
 
+    def _troubles(self, *environments: str) -> list[str]:
+        """What keeps machines from taking jobs."""
+        places = [place for each in environments for place in self._places[each]]
+        return sorted({place.trouble for place in places} - {""})
+
     def about(self) -> dict[str, Any]:
         return {
             "executor": "ray",
+            "troubles": self._troubles(*ENVIRONMENTS),
             "dashboard": f"http://{self._dashboard}" if self._dashboard else None,
         }
 

@@ -38,6 +38,7 @@ class Server:
         self._stop = stop
         self._lanes = {environment: Lane() for environment in ENVIRONMENTS}
         self._at_work: dict[str, Place] = {}  # by the id of the job
+        self._lost_at: dict[str, str] = {}  # the machines that jobs were lost with
         self._figures = Figures()
 
     def about(self) -> dict[str, Any]:
@@ -84,6 +85,13 @@ class Server:
 
     def _waiting(self, lane: Lane) -> list[Job]:
         return [job for job in self.queued() if self._lane(job) is lane]
+
+    def _offered(self, lane: Lane, place: Place) -> list[Job]:
+        """The jobs that wait for a place: one that was lost with its machine is for other machines, as long as there are some."""
+        waiting = self._waiting(lane)
+        if any(other.is_there and other.machine != place.machine for other in lane.places):
+            return [job for job in waiting if self._lost_at.get(job.id) != place.machine]
+        return waiting
 
     def position(self, job: Job) -> int:
         """How many jobs one has before it; 0 for one that does not wait."""
@@ -172,7 +180,7 @@ class Server:
         while True:
             await place.ready()
             lane.changed.clear()
-            job = lane.take(self._waiting(lane))
+            job = lane.take(self._offered(lane, place))
             if job is None:
                 await lane.wait(place)
                 continue
@@ -238,17 +246,26 @@ class Server:
             case "failed":
                 self._complete(job, failure=_failure(event))
             case "died":
-                self._figures.losses += 1
-                job.losses += 1
-                why = event["why"]
+                job.losses, why = job.losses + 1, event["why"]
                 job.say(f"The engine's process ended unexpectedly. {why}")
-                if job.losses < MAX_LOSSES:
-                    job.say("Starting again")
-                    job.status = "IN_QUEUE"
-                    self.store.save(job)
-                else:
-                    text = f"The engine's process ended {job.losses} times during this job. {why}"
-                    self._give_up(job, text)
+                self._again(
+                    job, f"The engine's process ended {job.losses} times during this job. {why}"
+                )
+            case "lost":
+                job.losses, why = job.losses + 1, event["why"]
+                job.say(f"The job was interrupted. {why}")
+                self._lost_at[job.id] = event["machine"]
+                self._again(job, f"The job was interrupted {job.losses} times. {why}")
+
+    def _again(self, job: Job, text: str) -> None:
+        """Begin a job again that was lost; or fail it, with `text`, if that was so too often."""
+        self._figures.losses += 1
+        if job.losses >= MAX_LOSSES:
+            self._give_up(job, text)
+            return
+        job.say("Starting again")
+        job.status = "IN_QUEUE"
+        self.store.save(job)
 
     def _give_up(self, job: Job, text: str) -> None:
         """Fail a job that was begun too often."""
@@ -270,6 +287,7 @@ class Server:
         failure: tuple[int, dict[str, Any]] | None = None,
     ) -> None:
         job.status, job.output, job.failure = "COMPLETED", output, failure
+        self._lost_at.pop(job.id, None)
         self.store.save(job)
         if output:
             _log.info("job %s: done in %.3f s", job.id, job.seconds)

@@ -75,6 +75,8 @@ class Worker:
     `stays`: it is there before its first job, and however long it is idle.
     """
 
+    machine = ""
+
     def __init__(self, command: Callable[[], list[str]], *, stays: bool = False) -> None:
         self._command = command
         self.stays = stays

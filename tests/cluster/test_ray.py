@@ -132,6 +132,21 @@ def test_a_job_that_needs_what_no_machine_has_says_so_and_can_be_cancelled(
     assert studio.status(job)["status"] == "COMPLETED"
 
 
+def test_machines_that_cannot_work_are_given_no_jobs_and_say_why(
+    machines: Cluster, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "node" / "sidecar"
+    in_the_way.parent.mkdir()
+    in_the_way.write_text("no folder", "utf-8")
+    with _studio(machines, tmp_path) as studio:
+        job = studio.submit(BODY)
+        why = studio.until(job, lambda state: "cannot write" in state["waits_for"])["waits_for"]
+        assert why.startswith("Waiting for a machine that can work: ") and str(in_the_way) in why
+        config = Config(tmp_path, sidecar_url=str(studio.http.base_url), sidecar_token=ANNA)
+        assert str(in_the_way) in doctor._sidecar(config)["machines that cannot work"]
+        assert studio.status(job)["status"] == "IN_QUEUE"
+
+
 def test_what_runs_is_finished_on_a_machine_that_is_drained_and_the_next_job_runs_elsewhere(
     machines: Cluster, studio: Studio
 ) -> None:
@@ -158,5 +173,6 @@ def test_a_job_whose_machine_dies_is_run_again_elsewhere_and_says_so(
     machines.kill(lost)
     machines.add()
     said = studio.done(job)
-    assert "The engine's process ended unexpectedly. Its machine left the cluster." in said
+    left = "Its machine left the cluster, or its process there ended."
+    assert f"The job was interrupted. {left}" in said
     assert "Starting again" in said

@@ -15,6 +15,7 @@ from blender_trellis.sidecar.executors import LocalExecutor, Place
 from blender_trellis.sidecar.server import Server
 from blender_trellis.sidecar.store import MAX_STARTS, Job, Store
 
+AGAIN = "Starting again"
 Events = AsyncGenerator[dict[str, Any], None]
 Run = Callable[[str, str, Path], Events]
 
@@ -24,8 +25,8 @@ class Bench:
 
     stays = is_there = True
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, machine: str) -> None:
+        self.run, self.machine = run, machine
         self.stops = 0
 
     async def ready(self) -> None:
@@ -69,9 +70,9 @@ async def endless(job_id: str, endpoint: str, folder: Path) -> Events:
 
 @asynccontextmanager
 async def serving(home: Path, *runs: Run) -> AsyncIterator[Server]:
-    """A server with a bench for each; it must not end before the block does."""
+    """A server with a bench for each, on machines of their own; it must not end before the block does."""
     ended: list[bool] = []
-    hall = Hall(home, [Bench(run) for run in runs])
+    hall = Hall(home, [Bench(run, str(number)) for number, run in enumerate(runs)])
     server = Server(Store(home / "jobs"), hall, 60, lambda: ended.append(True))
     async with server.at_work():
         yield server
@@ -157,5 +158,31 @@ def test_what_nobody_foresaw_fails_its_job_alone_and_the_server_goes_on(tmp_path
         failed, well = (Store(tmp_path / "jobs").jobs[job.id] for job in jobs)
         assert failed.failure and well.output and not well.failure
         assert "failed unexpectedly (KeyError: 'event'). Generate again." in str(failed.failure[1])
+
+    asyncio.run(run())
+
+
+def test_a_job_that_was_lost_with_its_machine_is_not_given_to_that_one_again(
+    tmp_path: Path,
+) -> None:
+    async def sick(job_id: str, endpoint: str, folder: Path) -> Events:
+        why = "Its machine could not work on it: no room."
+        yield {"id": job_id, "event": "lost", "machine": "0", "why": why}
+
+    async def run() -> None:
+        async with serving(tmp_path, sick, made) as server:
+            job = _submit(server)
+            await _until(job, "COMPLETED")
+        said = [line["message"] for line in job.logs]
+        assert said == [
+            "The job was interrupted. Its machine could not work on it: no room.",
+            AGAIN,
+        ]
+        assert job.output and (job.starts, job.losses) == (2, 1)
+
+        async with serving(tmp_path, sick) as server:  # there is no other machine
+            job = _submit(server)
+            await _until(job, "COMPLETED")
+        assert job.failure and "interrupted 2 times" in job.failure[1]["detail"]
 
     asyncio.run(run())
