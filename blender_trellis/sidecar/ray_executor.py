@@ -13,7 +13,9 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from platform import node
@@ -35,12 +37,14 @@ LOOK_SECONDS = 2.0  # between two looks at which machines there are
 _RETRY_SECONDS = 1.0
 _SICK_SECONDS = 30.0  # before a machine that cannot work is tried again
 _PROBE = bytes(1 << 20)
+_LEFT_SECONDS = 48 * 3600  # no job takes that long
 _GPU_SECONDS = 8
 _log = logging.getLogger(__name__)
 
 
 class _Actor:
-    """On a machine of the cluster: one worker process, and a folder for each job while it is at work.
+    """On a machine of the cluster: one worker process, and a folder for each start of a job while that is at work. It has a name
+    of its own, since machines may share `home`, and one that was cut off finish a job that another one makes again.
 
     `home`: the folder of what was installed for TRELLIS.2, and of the cache of stages; None for the machine's own.
     """
@@ -50,6 +54,7 @@ class _Actor:
         self._home = Path(home) if home else default_home()
         self._folder = self._home / "sidecar" / "at-work"
         self._worker = Worker(partial(command, environment, self._home))
+        _sweep(self._folder)
 
     async def ready(self) -> tuple[str, str]:
         """The machine's id, and why it cannot take a job, in words; "" where it can."""
@@ -72,9 +77,7 @@ class _Actor:
         self, job_id: str, endpoint: str, request: bytes
     ) -> AsyncIterator[dict[str, Any]]:
         """The worker's events; the last has the model, as `glb`."""
-        folder = self._folder / job_id
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{job_id}-", dir=self._folder))
         try:
             (folder / "request.json").write_bytes(request)
             async for event in self._worker.run(job_id, endpoint, folder):
@@ -193,6 +196,15 @@ def _resource(environment: str) -> str:
 
 def _said(error: RayError) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what machines left that were cut off or switched off; others may be at work in the rest."""
+    oldest = time.time() - _LEFT_SECONDS
+    with suppress(OSError):
+        for left in folder.iterdir():
+            if left.stat().st_mtime < oldest:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _try_writing(folder: Path) -> None:

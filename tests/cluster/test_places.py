@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from blender_trellis.sidecar import ray_executor
 from blender_trellis.sidecar.engines import ENVIRONMENTS, OWN
+from sidecar.test_protocol import BODY
 
 HERE, THERE = "1" * 56, "2" * 56
 
@@ -143,3 +146,30 @@ def test_a_machine_looks_whether_it_can_work(tmp_path: Path, environment: str) -
     (tmp_path / "sidecar" / "at-work").rmdir()
     (tmp_path / "sidecar" / "at-work").write_text("no folder", "utf-8")
     assert "cannot write to" in asyncio.run(trouble())
+
+
+def test_two_starts_of_a_job_in_a_shared_folder_are_apart_and_old_leftovers_are_swept(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "sidecar" / "at-work"
+    left, new = folder / "left", folder / "new"
+    for each in (left, new):
+        each.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    request = json.dumps(BODY).encode()
+
+    async def run() -> dict[str, Any]:
+        actors = [ray_executor._Actor(OWN, str(tmp_path)) for _ in range(2)]
+        runs = [actor.run("job", "local/draft", request) for actor in actors]
+        first, second = [(run, await anext(run)) for run in runs]
+        await first[0].aclose()  # it was cut off, and ends while the other is at work
+        _, last = second
+        async for event in second[0]:
+            last = event
+        for actor in actors:
+            await actor._worker.stop()
+        return last
+
+    last = asyncio.run(run())
+    assert last["event"] == "done" and last["glb"][:4] == b"glTF"
+    assert [*folder.iterdir()] == [new]
