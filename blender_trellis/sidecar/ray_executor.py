@@ -194,6 +194,13 @@ def _resource(environment: str) -> str:
     return "CPU" if environment == OWN else "GPU"
 
 
+def _leaving_or_lost() -> set[str]:
+    """The ids of the machines that are to be emptied, and of those that are dead."""
+    return {*_cluster.get_draining_nodes()} | {
+        machine["NodeID"] for machine in ray.nodes() if not machine["Alive"]
+    }
+
+
 def _said(error: RayError) -> str:
     return str(error).strip().partition("\n")[0]
 
@@ -258,10 +265,11 @@ class RayExecutor:
             while len(mine) < int(self._resources.get(_resource(environment), 0)):
                 mine.append(_Place(environment, self._home))
                 yield mine[-1]
-            # Ray puts nothing new on a machine that is to be emptied, and leaves what is there alone
-            leaving = await asyncio.to_thread(_cluster.get_draining_nodes)
+            # Ray puts nothing new on a machine that is to be emptied, and leaves what is there alone. Of the loss of a machine
+            # only who waits for its answer hears.
+            gone = await asyncio.to_thread(_leaving_or_lost)
             for place in mine:
-                if place.machine in leaving:
+                if place.machine in gone:
                     await place.leave()
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -19,11 +19,13 @@ from blender_trellis import doctor
 from blender_trellis.config import Config
 from cluster.simulated import Cluster, cluster
 from sidecar.studio import ANNA, served, tokens
+from sidecar.test_metrics import told
 from sidecar.test_protocol import BODY
 
 pytest.importorskip("ray", reason="Ray is not installed: python build.py cluster")
 
 SLOW = BODY | {"resolution": 1024, "texture_size": 4096, "decimation_target": 100000}
+WORKERS = 'trellis_workers{environment="own",state="%s"}'
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +178,22 @@ def test_a_job_whose_machine_dies_is_run_again_elsewhere_and_says_so(
     left = "Its machine left the cluster, or its process there ended."
     assert f"The job was interrupted. {left}" in said
     assert "Starting again" in said
+
+
+def test_an_idle_machine_that_dies_is_no_idle_worker_any_more(
+    machines: Cluster, studio: Studio
+) -> None:
+    studio.done(studio.submit(BODY))
+
+    def until(idle: int) -> dict[str, float]:
+        deadline = time.monotonic() + 60
+        while (figures := told(studio.http.get("/metrics").text))[WORKERS % "idle"] != idle:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return figures
+
+    until(idle=1)
+    (lost,) = [each for each in machines.alive() if each in machines.added]
+    machines.kill(lost)
+    figures = until(idle=0)
+    assert (figures[WORKERS % "away"], figures["trellis_workers_lost_total"]) == (1, 0)
