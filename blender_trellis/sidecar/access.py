@@ -66,11 +66,10 @@ def url(options: Namespace, port: int) -> str:
 
 def hosts(options: Namespace, port: int) -> frozenset[str]:
     """The Host headers that requests may have: the names that were given, with the port and without, and this computer's."""
-    listening = _in_a_url(_ANYWHERE.get(options.host, options.host))
-    given = [each for name in options.name for each in (name, f"{name}:{port}")]
-    return frozenset(
-        [*given, *(f"{name}:{port}" for name in (listening, "localhost", "127.0.0.1"))]
-    )
+    here = [_in_a_url(_ANYWHERE.get(options.host, options.host)), "localhost", "127.0.0.1"]
+    # What is the default for http or https stands in no header
+    bare = [*options.name, *(here if port in (80, 443) else [])]
+    return frozenset([*bare, *(f"{name}:{port}" for name in (*options.name, *here))])
 
 
 def _in_a_url(host: str) -> str:

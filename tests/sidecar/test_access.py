@@ -84,6 +84,15 @@ def test_by_which_names_it_is_known(monkeypatch: pytest.MonkeyPatch, token_file:
     assert hosts(options, 5) == {"[::1]:5", "127.0.0.1:5", "localhost:5"}
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("https", 8443)])
+def test_an_address_without_a_name_is_known_as_clients_call_it(
+    monkeypatch: pytest.MonkeyPatch, token_file: Path, scheme: str, port: int
+) -> None:
+    given = ["--host", "192.0.2.1", "--allow-http", "--token-file", token_file]
+    sent = httpx.Request("GET", f"{scheme}://192.0.2.1:{port}/health").headers["host"]
+    assert sent in hosts(_options(monkeypatch, *given), port)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
