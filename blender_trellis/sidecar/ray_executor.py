@@ -2,8 +2,8 @@
 """Jobs on the machines of a Ray cluster. Imported only where it is asked for: the extension does not bring Ray.
 
 Each place is an actor that declares what it needs, a GPU, or a CPU for the engine that uses none; Ray's scheduler puts it on a
-machine. The actor keeps one of this computer's worker processes: an engine that crashes does not take the actor with it, and the
-weights stay loaded from job to job. Pictures go and models come through Ray's object store.
+machine. The actor keeps one of this computer's worker processes: an engine that crashes does not take the actor with it.
+Pictures go and models come through Ray's object store.
 """
 
 from __future__ import annotations
