@@ -109,7 +109,7 @@ def why(error: Exception) -> str:
         if isinstance(cause, ssl.SSLError):
             return f"no encrypted connection is possible: {cause.reason or cause}"
         cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__
+    return short(str(error)) or type(error).__name__
 
 
 def refused_by_proxy(reply: httpx.Response) -> bool:

@@ -505,9 +505,10 @@ def _told_to_fail(crooked: Crooked, service: str, job: Job) -> bool:
     refuses, fails, result = _WHAT_IS_SAID[service]
     if any(refuses(each) if each.step == "submit" else fails(each, job) for each in crooked.said):
         return True
+    model = crooked.standin.glb
     missing = sum(each.status == 404 and each.step in ("status", "result") for each in crooked.said)
     astray = sum(
-        each.content != crooked.standin.glb if each.step == "file" else each.spoiled
+        each.spoiled if each.step == result else (each.status, each.content) != (200, model)
         for each in crooked.said
         if each.step in (result, "file")
     )

@@ -79,6 +79,11 @@ def test_a_novel_is_cut_short_and_holds_no_key() -> None:
         assert len(told) <= 500 and "secret-key" not in told
 
 
+def test_a_reason_that_repeats_what_came_is_cut_short() -> None:
+    error = httpx.RemoteProtocolError(f"illegal status line: {'x' * 9000}")
+    assert 100 < len(wire.why(error)) <= 500
+
+
 @pytest.mark.parametrize(
     "url", ["http://[", "https://a:99999999/b", "https://a/\x00", "https://a/" + "x" * 70_000]
 )
