@@ -508,7 +508,7 @@ def _told_to_fail(crooked: Crooked, service: str, job: Job) -> bool:
     model = crooked.standin.glb
     missing = sum(each.status == 404 and each.step in ("status", "result") for each in crooked.said)
     astray = sum(
-        each.spoiled if each.step == result else (each.status, each.content) != (200, model)
+        each.spoiled or (each.step == "file" and (each.status, each.content) != (200, model))
         for each in crooked.said
         if each.step in (result, "file")
     )
@@ -516,7 +516,8 @@ def _told_to_fail(crooked: Crooked, service: str, job: Job) -> bool:
 
 
 def _refused(said: Said) -> bool:
-    return 300 <= said.status < 500 and said.status not in (408, 429)
+    """With a 408 too: it did not come as a whole (RFC 9110)."""
+    return 300 <= said.status < 500 and said.status != 429
 
 
 def _fails_at_fal(said: Said, _: Job) -> bool:
