@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a cluster of simulated machines does with many Draft jobs: how fast, with whose turn, and whether each is delivered once.
+"""What a cluster of simulated machines does with many Draft jobs: how fast, and that each is begun, in whose turn, and delivered
+as often as it must be.
 
 The machines are processes of this computer with a CPU each, beside the server and this client: the ratio of two machines to one
 is that of this computer, and no measurement of a network. `python build.py cluster` runs it.
@@ -110,6 +111,7 @@ def throughput(machines: Cluster, home: Path, workers: int) -> float:
         took = time.monotonic() - began
         client.collect()
         starts = client.figure("trellis_job_starts_total") - before
+    assert starts == len(client.collected) == JOBS
     rate = JOBS / took
     print(
         f"{workers} machine(s): {JOBS} jobs in {took:.1f} s, {rate:.2f} a second; "
@@ -132,6 +134,10 @@ def machine_lost(machines: Cluster, home: Path) -> None:
         client.collect()
         starts = client.figure("trellis_job_starts_total") - before
         lost = client.figure("trellis_workers_lost_total")
+    assert lost <= 1 and starts == JOBS + lost and len(client.collected) == JOBS
+    # A machine that is killed at work leaves the job's folder there
+    at_work = home / "node" / "sidecar" / "at-work"
+    _until(lambda: len([*at_work.iterdir()]) <= lost, seconds=30)
     print(
         f"one of 2 machines killed: {lost} worker(s) lost at work; begun {starts}, delivered {len(client.collected)} of {JOBS}"
     )
@@ -152,13 +158,14 @@ def server_lost(machines: Cluster, home: Path) -> None:
         _until(lambda: client.waiting() == 0)
         client.collect()
         starts = client.figure("trellis_job_starts_total")
+    assert starts == left > 0 and len(client.collected) == JOBS
     print(
         f"server killed: {left} jobs were left, {starts} begun by the next one, delivered {len(client.collected)} of {JOBS}"
     )
 
 
-def turns(machines: Cluster, home: Path, second: str, name: str) -> None:
-    """How long the few jobs of one wait behind the many of another."""
+def turns(machines: Cluster, home: Path, second: str, name: str) -> int:
+    """How long the few jobs of one wait behind the many of another; how many of those are done then."""
     with _serve(machines, home):
         first, then = Client(ANNA), Client(second)
         _warm(first, 1)
@@ -174,14 +181,16 @@ def turns(machines: Cluster, home: Path, second: str, name: str) -> None:
             return len(waits) == FEW
 
         _until(all_done)
+        done = sum(first.http.get(f"{job}/status").status_code == 200 for job in first.seeds)
         then.collect()
         for job in first.seeds:  # done or not: it is of no interest any more
             first.http.put(f"{job}/cancel")
         _until(lambda: first.waiting() == 0)
     longest, middle = max(waits.values()), statistics.median(waits.values())
     print(
-        f"{name}: {FEW} jobs behind {MANY} are done after {longest:.1f} s (median {middle:.1f} s)"
+        f"{name}: {FEW} jobs behind {MANY} are done after {longest:.1f} s (median {middle:.1f} s), with {done}"
     )
+    return done
 
 
 def main() -> None:
@@ -189,8 +198,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, cluster(1) as machines:
         home = Path(scratch)
         one = throughput(machines, home / "one", 1)
-        turns(machines, home / "apart", BERT, "two clients")
-        turns(machines, home / "alike", ANNA, "as one client, first come first served")
+        assert turns(machines, home / "apart", BERT, "two clients") < MANY // 2
+        alike = turns(machines, home / "alike", ANNA, "as one client, first come first served")
+        assert alike == MANY
         machines.add()
         two = throughput(machines, home / "two", 2)
         print(
