@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import guard
+import older
 from release import ROOT
-from release.package import make, this_platform, version, write_zip
+from release.package import make, this_platform
 
 Blender = Callable[..., Any]
 
@@ -24,31 +25,6 @@ BUNDLED = ["bpy", "numpy", "numpy.libs", "requests", "urllib3", "idna", "certifi
 BUNDLED += ["charset_normalizer", "zstandard"]
 if sys.version_info >= (3, 13):
     BUNDLED += ["cattrs", "attr", "attrs", "typing_extensions.py"]
-
-
-# Runs at the start of every Python of the bare Blender's environment, its child processes too
-GUARD = """
-import os, sys
-
-def guard(event, arguments):
-    if event == "open":
-        path = arguments[0]
-        allowed = not isinstance(path, str) or not path.startswith({source!r})
-    elif event in ("socket.connect", "socket.sendto"):
-        path = arguments[1]
-        allowed = not isinstance(path, tuple) or path[0] in ("127.0.0.1", "::1")
-    elif event == "socket.getaddrinfo":
-        path = arguments[0]
-        allowed = path in (None, "localhost", "127.0.0.1", "::1")
-    else:
-        return
-    if not allowed:
-        with open({log!r}, "a") as log:
-            log.write(f"{{event}} {{path}}\\n")
-        raise PermissionError(f"not in a test: {{event}} {{path}}")
-
-sys.addaudithook(guard)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -60,18 +36,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def previous(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with an older version's number."""
-    with zipfile.ZipFile(package) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    for name in ("blender_manifest.toml", "__init__.py"):
-        now = contents[name]
-        contents[name] = now.replace(f'version = "{version()}"'.encode(), b'version = "0.0.9"')
-        contents[name] = contents[name].replace(
-            f'__version__ = "{version()}"'.encode(), b'__version__ = "0.0.9"'
-        )
-        assert contents[name] != now
-    made = tmp_path_factory.mktemp("previous") / package.name.replace(version(), "0.0.9")
-    write_zip(contents, made)
-    return made
+    return older.make(package, tmp_path_factory.mktemp("previous"))
 
 
 @pytest.fixture(scope="session")
@@ -91,8 +56,11 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif source.is_file():
             shutil.copy(source, packages / name)
     source = str(ROOT / "blender_trellis")
-    guard = GUARD.format(source=source, log=str(folder / "forbidden.log"))
-    (packages / "sitecustomize.py").write_text(guard, "utf-8")
+    shutil.copy(guard.__file__, packages)
+    # Runs at the start of every Python of this environment, child processes too
+    (packages / "sitecustomize.py").write_text(
+        f"import guard\nguard.put_up({source!r}, {str(folder / 'forbidden.log')!r})\n", "utf-8"
+    )
     return Path(paths["scripts"], Path(sys.executable).name)
 
 

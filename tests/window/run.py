@@ -29,6 +29,7 @@ TESTS = (
     "first_model",
     "images_in",
     "restart",
+    "update",
     "remote",
     "parameters",
     "scene",
@@ -165,15 +166,15 @@ def home(pictures: bool) -> Iterator[Path]:
         shutil.rmtree(usual, ignore_errors=True)
 
 
-def environment(folder: Path, shown: dict[str, str]) -> dict[str, str]:
-    """Nothing of the user's own: neither settings and keys, nor the home folder and the keychain."""
+def environment(folder: Path, shown: dict[str, str], package: Path) -> dict[str, str]:
+    """What tests are told, and nothing of the user's own: neither settings and keys, nor the home folder and the keychain."""
     theirs = ("FAL_", "RUNWARE_", "TRELLIS_", "BLENDER_", "XDG_", "WAYLAND_", "PYTHON")
     env = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     (folder / "run").mkdir(mode=0o700)
     return (
         env
         | {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder / "run"), "LANG": "C.UTF-8"}
-        | {"WINDOW_XLIB": python_with_xlib()}
+        | {"WINDOW_XLIB": python_with_xlib(), "WINDOW_PACKAGE": str(package)}
         | {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
         | shown
     )
@@ -276,8 +277,9 @@ def run(options: argparse.Namespace) -> int:
     out.mkdir(parents=True)
     started, told = time.monotonic(), list[dict[str, Any]]()
     with home(options.pictures) as folder, display(options.visible) as shown:
-        blender = Blender(options.blender, version, environment(folder, shown), folder)
-        install(blender, options.package.resolve())
+        package = options.package.resolve()
+        blender = Blender(options.blender, version, environment(folder, shown, package), folder)
+        install(blender, package)
         try:
             for module in chosen(options):
                 told_now = carry_out(blender, module, out)

@@ -26,7 +26,7 @@ VIEWS = [PICTURES / f"truck-{view}.png" for view in ("front", "right", "back", "
 
 def module(name: str) -> ModuleType:
     """A module of the installed extension."""
-    return import_module(f"{ROOT}.{name}")
+    return import_module(f"{ROOT}.{name}".rstrip("."))
 
 
 def settings() -> Any:
