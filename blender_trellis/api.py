@@ -22,7 +22,7 @@ from . import __version__
 from .config import Config
 from .errors import InputError, OutputError, SidecarError
 from .generation.job import Event, Job
-from .generation.library import check_output, copy_out, numbered
+from .generation.library import check_output, copy_out, numbered, output_error
 from .generation.request import Request
 from .generation.runner import Runner
 from .install import Cancelled, Tell, installer
@@ -187,6 +187,15 @@ def write_all(result: Result, output: Path) -> list[Path]:
         _write(result, number, path)
         written.append(path)
     return written
+
+
+def deliver(job: Job, output: Path) -> None:
+    """Write every model of a ready job as `write_all` does, in a folder that is made if need be. Raises as `write_all`."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, output) from error
+    write_all(result_of(job), output)
 
 
 def _write(result: Result, number: int, output: Path) -> None:

@@ -16,7 +16,6 @@ from .cli_show import Show, amount, confirm, money
 from .endpoints.prices import CURRENCY, Estimate
 from .errors import CancelledError, InputError, OutputError, TrellisError, UnreachableError
 from .generation.job import Job, State
-from .generation.library import output_error
 
 if TYPE_CHECKING:
     from .generation.batch import Progress
@@ -167,16 +166,14 @@ class _Command:
     def _deliver(self, job: Job, output: Path) -> None:
         from . import api
 
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(error, output) from error
-        api.write_all(api.result_of(job), output)
+        api.deliver(job, output)
         self._runner.journal.note(job.id, fulfilled=True)
 
     def _written(self, line: dict[str, Any]) -> None:
+        from .generation.sheet import picture_in
+
         if line["state"] == State.READY:
-            self._picture(line["output"], line["job_id"])
+            picture_in(self._book, line["output"], self._runner.journal, line["job_id"])
         self._show.row(line)
 
     def _why_not_all(self, progress: Progress) -> TrellisError | None:
@@ -215,42 +212,17 @@ class _Command:
         self._show.data(value, lambda: "\n".join(map(str, files)))
 
     def _contact_sheet(self) -> list[Path]:
-        from .generation.rows import SHEET
-        from .generation.sheet import Cell, make_sheet
+        from .generation.sheet import contact_sheet
 
-        def cells() -> Iterator[Cell]:
-            for row in self._rows:
-                known = self._book.lines.get(row.output)
-                if known is None:
-                    yield Cell(row.number, row.output, None, "not made")
-                elif known.state is State.READY:
-                    picture = self._picture(row.output, known.job_id)
-                    yield Cell(row.number, row.output, picture, "" if picture else "no picture")
-                else:
-                    yield Cell(row.number, row.output, None, str(known.state))
-
-        return make_sheet(cells(), self._book.folder / SHEET, _more_letters)
-
-    def _picture(self, output: str, job_id: str | None) -> Path | None:
-        """A picture of a row's model, drawn once."""
-        from .generation.rows import THUMBNAILS
-        from .generation.sheet import picture_of
-
-        model = self._book.folder / output
-        with contextlib.suppress(InputError):  # else somebody took it out of the journal
-            model = Path(self._runner.journal.get(job_id or "").files[0])
-        return picture_of(model, self._book.folder / THUMBNAILS / f"{job_id}.png")
+        return contact_sheet(self._book, self._rows, self._runner.journal, _more_letters)
 
 
-def _more_letters() -> list[Path]:
-    """The fonts of Blender, where there is one: for the alphabets of Europe, and for Chinese, Japanese and Korean."""
+def _more_letters() -> Sequence[Path]:
     if importlib.util.find_spec("bpy") is None:
         return []
-    import bpy
+    from .scene.fonts import more_letters
 
-    fonts = bpy.utils.system_resource("DATAFILES", path="fonts")  # type: ignore[attr-defined]
-    names = ("Inter.*", "Noto Sans CJK *")
-    return [path for name in names for path in Path(fonts).glob(name)] if fonts else []
+    return more_letters()
 
 
 def _price(cost: Estimate | None) -> str:

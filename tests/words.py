@@ -15,7 +15,7 @@ from blender_trellis.endpoints.presets import PRESETS
 PACKAGE = Path(__file__).parents[1] / "blender_trellis"
 # Nothing of these is ever shown in Blender
 _ELSEWHERE = re.compile(
-    r"cli|__main__|doctor|endpoints/(generate|prices)\.py|generation/(batch|book|rows|sheet)\.py"
+    r"cli|__main__|doctor|endpoints/(generate|prices)\.py|generation/(rows|sheet)\.py"
     r"|sidecar/(access|document|metrics|__main__)\.py"
 )
 _IN_THE_SCHEMA = re.compile(r"endpoints/(fal|local|runware|trellis2)\.py")  # but for their errors

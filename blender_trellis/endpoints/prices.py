@@ -38,7 +38,7 @@ class Estimate:
     high: float
     currency: str = CURRENCY
 
-    def times(self, count: int) -> Estimate:
+    def times(self, count: float) -> Estimate:
         """The same for `count` requests."""
         amount, low, high = (round(each * count, 6) for each in (self.amount, self.low, self.high))
         return Estimate(amount, low, high, self.currency)

@@ -84,8 +84,12 @@ class Batch:
     """The rows of one batch, and what is left to do for them.
 
     `deliver` writes what a ready job made to a path. `written` is called with each line of results once it is on the disk.
-    `interrupted` may be set by a signal's handler: nothing new is sent from then on. `stops` says by service, or for all of them
-    as "", why nothing more is sent; and as "elsewhere" of what another process has, why it is not waited for.
+    `begin` gives the id of the job that will be sent for a row. `events` are the runner's, which somebody else may pass on.
+    `hint` says what to do about rows that ask for something else than they did.
+
+    Two may be set by a signal's handler or another thread: `interrupted`, from when on nothing new is sent, and `abandoned`, from
+    when on nothing is waited for either. `stops` says by service, or for all of them as "", why nothing more is sent; and as
+    "elsewhere" of what another process has, why it is not waited for.
     """
 
     def __init__(
@@ -96,20 +100,28 @@ class Batch:
         *,
         deliver: Callable[[Job, Path], None],
         written: Callable[[dict[str, Any]], None],
+        begin: Callable[[Row], str] = lambda _: str(uuid.uuid4()),
+        events: queue.SimpleQueue[Event] | None = None,
         max_cost: float | None = None,
         retry_failed: bool = False,
+        hint: str = "Give them other outputs, or the batch another folder.",
     ) -> None:
-        self.interrupted = False
+        self.interrupted = self.abandoned = False
         self.stops: dict[str, TrellisError] = {}
         self._runner = runner
         self._book = book
         self._total = len(rows)
         self._deliver = deliver
         self._written = written
+        self._begin = begin
+        self._events = runner.events if events is None else events
         self._max_cost = max_cost
         self._waiting: dict[str, deque[Row]] = {}  # by service
         self._taken: list[tuple[Row, Part]] = []  # of which the journal knows more than the results
         self._at_work: dict[str, Row] = {}
+        self._taken_up: set[str] = (
+            set()
+        )  # those at work whose news may have come before they were taken up
         self._elsewhere: dict[str, Row] = {}  # jobs that another process has
         self._silent: set[str] = set()  # those of them that it may have stopped
         self._watched = 0.0
@@ -119,11 +131,11 @@ class Batch:
         self._ends: deque[float] = deque(maxlen=_RECENT)
         self._cost, self._estimate = 0.0, False
         self._counted: set[str] = set()  # jobs of earlier runs whose cost is in it
-        self._plan(rows, retry_failed)
+        self._plan(rows, retry_failed, hint)
 
     # What is left to do
 
-    def _plan(self, rows: Sequence[Row], retry_failed: bool) -> None:
+    def _plan(self, rows: Sequence[Row], retry_failed: bool, hint: str) -> None:
         """Hold the rows against results and journal."""
         parts: dict[str, Part] = {}
         for part in self._runner.journal.of_batch(self._book.id) if self._book.id else ():
@@ -153,7 +165,7 @@ class Batch:
                 self._states[state] += 1
                 continue
             self._again.add(row.output)
-        refuse(changed, len(rows), "Give them other outputs, or the batch another folder.")
+        refuse(changed, len(rows), hint)
 
     def check(self, *, pictures: bool) -> list[Problem]:
         """What is wrong with the files of the rows that will be sent, and where their models shall be; with their `pictures` only
@@ -213,7 +225,7 @@ class Batch:
 
     def run(self, tell: Callable[[Progress], None], timeout: float | None = None) -> Progress:
         """Carry all rows through, until each has a line of results, or no more is sent and what is at work has ended, or
-        `timeout` seconds are over: then what is at work is left to the next run."""
+        it is abandoned or `timeout` seconds are over: then what is at work is left to the next run."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self._book.begin()
         self._book.drop(self._again)
@@ -224,6 +236,8 @@ class Batch:
                 self._take_up(row, part.job_id)
         self._admit()
         while self._at_work or (self._elsewhere.keys() - self._silent and not self.interrupted):
+            if self.abandoned:
+                break
             if deadline is not None and time.monotonic() > deadline:
                 self.stops.setdefault("", UnreachableError("The time is over."))
                 break
@@ -273,7 +287,7 @@ class Batch:
         return bool(self.stops.keys() & {service, ""})
 
     def _send(self, row: Row) -> None:
-        wish = {
+        wish = row.request.wish | {
             "output": str(self._book.folder / row.output),
             "batch": {"id": self._book.id, "row": row.output, "mark": row.mark},
         }
@@ -283,7 +297,7 @@ class Batch:
                 each.amount for other in self._at_work.values() if (each := _price(other))
             )
             limit = max(round(self._max_cost - self._cost - spoken_for, 6), 0.0)
-        job_id = str(uuid.uuid4())
+        job_id = self._begin(row)
         self._at_work[job_id] = row
         self._runner.submit(replace(row.request, wish=wish, max_cost=limit), job_id)
 
@@ -296,6 +310,7 @@ class Batch:
             self._settle(row, claimed[0])
         else:
             self._at_work[job_id] = row
+            self._taken_up.add(job_id)
 
     def _look_on(self, row: Row, job: Job) -> None:
         """Another process has a job: it carries it through, or has stopped, and only its user can make it go on."""
@@ -309,11 +324,15 @@ class Batch:
                 self._silent.add(job.id)
 
     def _watch(self) -> None:
-        """Look after the jobs that other processes have: they may have ended, or their process."""
+        """Look after the jobs that others have, too: they may have ended, or their process."""
         now = time.monotonic()
         if now - self._watched < _WATCH:
             return
         self._watched = now
+        for job_id in self._taken_up & self._at_work.keys():
+            job = self._runner.journal.get(job_id)
+            if job.state in ENDED:
+                self._settle(self._at_work.pop(job_id), job)
         for job_id, row in [*self._elsewhere.items()]:
             del self._elsewhere[job_id]
             self._silent.discard(job_id)
@@ -326,7 +345,7 @@ class Batch:
     def _hear(self) -> None:
         """The next news of a job, if there is some soon."""
         try:
-            event = self._runner.events.get(timeout=_GLANCE)
+            event = self._events.get(timeout=_GLANCE)
         except queue.Empty:
             return
         if event.job_id not in self._at_work:

@@ -44,7 +44,9 @@ class Book:
         self._lock = FileLock(home / "batches" / name)
         try:
             if not self._lock.acquire():
-                raise InputError(f"Another command is making the batch in {folder}. Wait for it.")
+                raise InputError(
+                    f"Another Blender or command is making the batch in {folder}. Wait for it."
+                )
             if self._identity.exists():
                 self._open()
         except BaseException as error:

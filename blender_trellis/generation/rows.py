@@ -157,18 +157,23 @@ def read_rows(source: str, defaults: Request) -> tuple[list[Row], list[Problem]]
         InputError: there is nothing to read, or it is no manifest.
     """
     path = Path(source)
-    if path.suffix.lower() in _MANIFESTS:
-        found = _of_manifest(path, defaults)
-    else:
+    if path.suffix.lower() not in _MANIFESTS:
         base = path if path.is_dir() else _fixed_part(source)
         listed = pictures_in(path) if path.is_dir() else _matches(source)
         if not listed:
             raise ImageError(f"There is no picture in {source}. Choose another folder or pattern.")
-        found = _of_pictures(listed, base, defaults)
-    rows, problems = _unique(found)
+        return rows_of(listed, base, [defaults])
+    rows, problems = _unique(_of_manifest(path, defaults))
     if not rows and not problems:
         raise InputError(f"{source} has no rows. Write one for each model.")
     return rows, problems
+
+
+def rows_of(
+    pictures: Sequence[Path], base: Path, variants: Sequence[Request]
+) -> tuple[list[Row], list[Problem]]:
+    """The rows for pictures below `base`, one for each of the variants, and what is wrong with the others."""
+    return _unique(_of_pictures(pictures, base, variants))
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -234,12 +239,15 @@ def _matches(pattern: str) -> list[Path]:
     return [path for path in found if _is_picture(path)]
 
 
-def _of_pictures(paths: Sequence[Path], base: Path, defaults: Request) -> Iterator[Row | Problem]:
+def _of_pictures(
+    paths: Sequence[Path], base: Path, variants: Sequence[Request]
+) -> Iterator[Row | Problem]:
     for number, path in enumerate(paths, 1):
         place = f"picture {number} ({path.name})"
-        asked = replace(defaults, images=[path])
-        inner = path.relative_to(base).with_suffix(".glb")
-        yield _checked(number, place, inner.as_posix(), asked)
+        output = path.relative_to(base).with_suffix(".glb")
+        for turn, asked in enumerate(variants):
+            inner = numbered(output, turn).as_posix()
+            yield _checked(number, place, inner, replace(asked, images=[path]))
 
 
 # Manifests --------------------------------------------------------------------------------------------------------------

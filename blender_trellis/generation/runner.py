@@ -136,9 +136,15 @@ class Runner:
         claimed = self.journal.claim(job_id)
         # Those that may be at a service before those that wait for a turn there
         for job in sorted(claimed, key=lambda job: job.state is State.PREPARED):
-            if job.state not in ENDED and job.id not in self._tasks:
-                self._spawn(job.id, functools.partial(self._carrier.carry, job))
+            if job.state not in ENDED:
+                self._spawn(job.id, functools.partial(self._go_on, job.id), alone=True)
         return claimed
+
+    async def _go_on(self, job_id: str) -> None:
+        """Carry on with a job, unless it has ended since it was looked for."""
+        job = self.journal.get(job_id)
+        if job.state not in ENDED:
+            await self._carrier.carry(job)
 
     def send_again(self, job_id: str) -> None:
         """Send an uncertain job anew: the user's decision, since it may be charged twice.
@@ -257,8 +263,14 @@ class Runner:
         error.state = State.UNCERTAIN
         return error
 
-    def _spawn(self, job_id: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _spawn(
+        self, job_id: str, work: Callable[[], Coroutine[Any, Any, None]], *, alone: bool = False
+    ) -> None:
+        """Have the loop work on a job; where `alone`, only if it does not yet."""
+
         def start() -> None:
+            if alone and job_id in self._tasks:
+                return
             task = self._loop.create_task(self._guard(job_id, work))
             self._tasks[job_id] = task
             task.add_done_callback(lambda _: self._tasks.pop(job_id, None))

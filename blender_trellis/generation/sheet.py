@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..errors import InputError
 from ..home import atomic_write
+from .job import State
 from .library import numbered, output_error, thumbnail
+from .rows import SHEET, THUMBNAILS
+
+if TYPE_CHECKING:
+    from .book import Book
+    from .journal import Journal
+    from .rows import Row
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +47,40 @@ class Cell(NamedTuple):
     name: str
     picture: Path | None
     note: str = ""
+
+
+def contact_sheet(
+    book: Book,
+    rows: Iterable[Row],
+    journal: Journal,
+    more_letters: Callable[[], Sequence[Path]] = tuple,
+) -> list[Path]:
+    """Draw what became of a batch's rows, in its folder; returns all pages. `more_letters` as for `make_sheet`.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+
+    def cells() -> Iterator[Cell]:
+        for row in rows:
+            known = book.lines.get(row.output)
+            if known is None:
+                yield Cell(row.number, row.output, None, "not made")
+            elif known.state is State.READY:
+                picture = picture_in(book, row.output, journal, known.job_id)
+                yield Cell(row.number, row.output, picture, "" if picture else "no picture")
+            else:
+                yield Cell(row.number, row.output, None, str(known.state))
+
+    return make_sheet(cells(), book.folder / SHEET, more_letters)
+
+
+def picture_in(book: Book, output: str, journal: Journal, job_id: str | None) -> Path | None:
+    """A picture of a batch's model, drawn once; None as for `picture_of`."""
+    model = book.folder / output
+    with contextlib.suppress(InputError):  # else somebody took it out of the journal
+        model = Path(journal.get(job_id or "").files[0])
+    return picture_of(model, book.folder / THUMBNAILS / f"{job_id}.png")
 
 
 def picture_of(model: Path, kept: Path) -> Path | None:

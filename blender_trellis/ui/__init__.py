@@ -11,7 +11,8 @@ sights.py           pictures as the model will see them
 pump.py             the timer by which the main thread takes what has happened; it holds all that is on the way:
   session.py          the runner and the journal             clerk.py     the thread for what touches a disk
   work.py             jobs, from a click to the scene        history.py   results, a page at a time
-  keys.py             keys, in the keychain and at services  jobs.py      the board, what the panels show of all that
+  batches.py          folders of pictures                    jobs.py      the board, what the panels show of all that
+  keys.py             keys, in the keychain and at services
 background.py       the same where no timer runs: it waits
 wishes.py           what is wanted with a result           arrivals.py  results on their way into a scene
 thumbnails.py       pictures of models for the history     notices.py   what has just happened, in the status bar

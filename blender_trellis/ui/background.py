@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..errors import TrellisError
+from ..scene.fonts import more_letters
+from ..scene.recipe import read
 from . import pump
 from .arrivals import place
+from .batches import Course
 from .wishes import find_scene, manner_of, wish_of
 
 if TYPE_CHECKING:
     from ..generation.job import Job
     from ..generation.runner import Runner
-    from .orders import Order
+    from .orders import BatchOrder, Order
 
 
 def generate(order: Order, scene: bpy.types.Scene) -> None:
@@ -32,6 +35,39 @@ def generate(order: Order, scene: bpy.types.Scene) -> None:
     with tempfile.TemporaryDirectory(prefix="trellis-input-", ignore_cleanup_errors=True) as folder:
         job = runner.wait(runner.submit(order.request(Path(folder)), order.id or None))
     _import(job, scene, order.wish)
+
+
+class _AtOnce(Course):
+    """The batch of background mode: each model is imported as soon as it is there."""
+
+    def __init__(self, order: BatchOrder, scene: bpy.types.Scene) -> None:
+        super().__init__(order)
+        self._scene = scene
+        self.error: TrellisError | None = None  # the first one
+
+    def told(self, error: TrellisError) -> None:
+        self.error = self.error or error
+
+    def ready(self, job_ids: list[str], *, sent: bool) -> None:
+        there = {made.job_id for obj in self._scene.objects if (made := read(obj))}
+        for job_id in job_ids:
+            try:
+                if sent or job_id not in there:
+                    bring(job_id, self.order.wish, self._scene)
+            except TrellisError as error:
+                self.told(error)
+
+
+def batch(order: BatchOrder, scene: bpy.types.Scene) -> None:
+    """Carry a batch through, and import all its models.
+
+    Raises:
+        TrellisError: not all of them could be made.
+    """
+    course = _AtOnce(order, scene)
+    course.run(pump.get().session.wait(), more_letters())
+    if course.error:
+        raise course.error
 
 
 def repeat(job_id: str, wish: dict[str, Any] | None, scene: bpy.types.Scene) -> None:

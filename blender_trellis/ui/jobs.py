@@ -18,6 +18,7 @@ from .text import said, tr
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..generation.batch import Progress
     from ..generation.journal import Spent
     from ..generation.waits import Kind
 
@@ -147,6 +148,34 @@ class JobView:
         )
 
 
+@dataclass
+class BatchView:
+    """A batch of `total` rows, whose results are in `folder`. `progress` is None until it has begun.
+
+    `stopping`: nothing more of it is sent. `over`: nothing happens to it any more; `error` is what to tell the user then, "" if
+    all is well.
+    """
+
+    id: str
+    title: str
+    folder: str
+    total: int
+    progress: Progress | None = None
+    stopping: bool = False
+    over: bool = False
+    error: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows have their models."""
+        return self.progress is not None and self.progress.ready == self.total
+
+    @property
+    def fraction(self) -> float:
+        """How much of it is done."""
+        return self.progress.done / self.total if self.progress else 0.0
+
+
 class Page(NamedTuple):
     """A page of the history. `found` is how many results the `search` finds, `total` how many there are; `thumbnails` are the
     paths of models' pictures by job."""
@@ -169,6 +198,7 @@ class Board:
 
     def __init__(self) -> None:
         self.views: dict[str, JobView] = {}
+        self.batches: dict[str, BatchView] = {}
         self.dirty = False
         self.fault = ""
         self.spent: list[Spent] = []
@@ -182,6 +212,12 @@ class Board:
         self.views = {view.id: view, **self.views}
         self.dirty = True
         return view
+
+    def add_batch(self, view: BatchView) -> None:
+        """Show a batch; those that are over make room for it."""
+        kept = {each.id: each for each in self.batches.values() if not each.over}
+        self.batches = {view.id: view, **kept}
+        self.dirty = True
 
     def load(self, jobs: Iterable[Job], inputs: Path) -> None:
         """Show jobs from the journal, newest first, below what is there."""
@@ -299,8 +335,9 @@ class Board:
 
     @property
     def at_work(self) -> bool:
-        """Whether a job is on its way."""
-        return any(view.at_work for view in self.views.values())
+        """Whether a job or a batch is on its way."""
+        of_batches = any(not view.over for view in self.batches.values())
+        return of_batches or any(view.at_work for view in self.views.values())
 
     def jobs(self) -> list[JobView]:
         """What the Jobs panel lists: at work, or ended in a way that wants to be read."""

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what the scene says to an order: what is missing for one, in English as errors are, and the order itself."""
+"""From what the scene says to an order: what is missing for one, in English as errors are, and the order itself, for a model
+or for a batch."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +22,7 @@ from .wishes import is_local, wish_for, wish_of
 if TYPE_CHECKING:
     from ..config import Config
     from ..generation.request import Request
+    from ..generation.rows import Problem, Row
     from .pictures import Picture
 
 RETEXTURE = "fal-ai/trellis-2/retexture"
@@ -216,16 +220,116 @@ def orders_of(scene: bpy.types.Scene, endpoint: str = "", filepath: str = "") ->
     ]
 
 
-def batch_of(scene: bpy.types.Scene, paths: Sequence[Path]) -> list[Order]:
-    """The orders for one model, or all variations, of each of several pictures, which stand in one row. Raises as `order_of`."""
+class BatchOrder(NamedTuple):
+    """What the user asked for of the `pictures` in the folder `source`: a model of each by each of the `variants`, which are
+    parameters. What comes of it is written to `folder`.
+
+    `ids` are for the jobs of all rows, `made` those of the jobs that made models in earlier runs; `wish["row"]` has them all.
+    """
+
+    title: str
+    source: Path
+    pictures: Sequence[Path]
+    endpoint: str
+    variants: list[dict[str, Any]]
+    cut_out: bool
+    folder: Path
+    wish: dict[str, Any]
+    ids: list[str]
+    made: list[str]
+
+    def rows(self) -> tuple[list[Row], list[Problem]]:
+        """The rows of the batch, as the command line has them for the folder; in any thread."""
+        from ..generation.request import Request
+        from ..generation.rows import rows_of
+
+        asked = [
+            Request(self.endpoint, [], parameters, self.wish, cut_out=self.cut_out)
+            for parameters in self.variants
+        ]
+        return rows_of(self.pictures, self.source, asked)
+
+
+def batch_of(
+    scene: bpy.types.Scene, source: Path, pictures: Sequence[Path], *, anew: bool = False
+) -> BatchOrder:
+    """The order for one model, or all variations, of each of the pictures in a folder, which stand in one row.
+
+    Their results have a folder by what is asked for, so that whoever asks for the same again goes on there; `anew`: in a new one.
+
+    Raises:
+        TrellisError: the service cannot be asked, or another process makes the batch at this moment.
+    """
     from uuid import uuid4
 
-    made = [order for path in paths for order in orders_of(scene, filepath=str(path))]
-    row = [order.id or str(uuid4()) for order in made]
-    return [
-        order._replace(id=each, wish=order.wish | {"row": row})
-        for order, each in zip(made, row, strict=True)
+    from ..generation.library import file_name, numbered
+
+    settings: Any = scene.trellis
+    endpoint: str = settings.endpoint
+    if why := unreachable(endpoint):
+        raise EndpointError(f"{why}.")
+    variants = _variants(scene)
+    config = preferences.config()
+    asked = [str(config.home), str(source.resolve()), endpoint, variants[0], settings.cut_out]
+    known = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    name = file_name(source.resolve().name)
+    folder = _latest(config.models / "batches", f"{name}-{known}", anew)
+    ids = [str(uuid4()) for _ in pictures for _ in variants]
+    outputs = [
+        numbered(Path(f"{picture.stem}.glb"), turn).name
+        for picture in pictures
+        for turn in range(len(variants))
     ]
+    made = _made_in(folder, config.home, outputs)
+    wish = wish_of(scene) | {"row": [*ids, *made]}
+    return BatchOrder(
+        *(name, source, pictures, endpoint, variants, settings.cut_out, folder, wish, ids, made)
+    )
+
+
+def rows_each(settings: Any) -> int:
+    """How many rows of a batch each picture has: one where the endpoint makes several results by itself."""
+    if properties.documented_name(settings.endpoint, "number_results"):
+        return 1
+    return properties.variations(settings, settings.endpoint)
+
+
+def _variants(scene: bpy.types.Scene) -> list[dict[str, Any]]:
+    """The parameters of each of the variations, with seeds only where one is locked: else each model draws its own."""
+    settings: Any = scene.trellis
+    endpoint: str = settings.endpoint
+    asked = properties.parameters(scene, endpoint)
+    seed = properties.documented_name(endpoint, "seed")
+    count = rows_each(settings)
+    first = asked.pop(seed)
+    if not settings.seed_locked:
+        return [asked] * count
+    return [asked | {seed: (first + turn) % (properties.MAX_INT + 1)} for turn in range(count)]
+
+
+def _latest(base: Path, name: str, anew: bool) -> Path:
+    """The newest of the folders that a batch had, or with `anew` the one after it."""
+    from ..generation.rows import IDENTITY
+
+    number, folder = 1, base / name
+    while True:
+        after = base / f"{name}-{number + 1}"
+        if not ((anew and folder.joinpath(IDENTITY).exists()) or after.exists()):
+            return folder
+        number, folder = number + 1, after
+
+
+def _made_in(folder: Path, home: Path, outputs: Sequence[str]) -> list[str]:
+    """The jobs by which earlier runs of a batch made these models."""
+    from contextlib import closing
+
+    from ..generation.book import Book
+
+    if not folder.exists():
+        return []
+    with closing(Book(folder, home)) as book:
+        lines = [book.lines[output] for output in outputs if output in book.lines]
+    return [line.job_id for line in lines if line.job_id and line.state == "ready"]
 
 
 def _export(obj: bpy.types.Object, scene: bpy.types.Scene) -> tuple[bytes, dict[str, Any]]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from . import jobs, money, pump
+from . import batches, jobs, money, pump
 from .panels import TrellisPanel
 from .text import CONTEXT, language, said, tr, wrapped
 
 if TYPE_CHECKING:
-    from .jobs import JobView
+    from .jobs import BatchView, JobView
 
 _LINES = 12  # of an expanded log, the last ones; Copy takes them all
 
@@ -24,11 +24,14 @@ class TRELLIS_PT_jobs(TrellisPanel, bpy.types.Panel):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        return bool(pump.get().board.jobs())
+        board = pump.get().board
+        return bool(board.jobs() or board.batches)
 
     def draw(self, context: bpy.types.Context) -> None:
         column = self.layout.column()
         board = pump.get().board
+        for batch in board.batches.values():
+            _draw_batch(column.box(), context, batch)
         shown = board.shown()
         for view in shown:
             _draw_job(column.box(), context, view)
@@ -36,6 +39,23 @@ class TRELLIS_PT_jobs(TrellisPanel, bpy.types.Panel):
         if more:
             words = tr("1 more waits") if more == 1 else tr("{count} more wait")
             column.label(text=words.format(count=more), translate=False)
+
+
+def _draw_batch(layout: Any, context: Any, view: "BatchView") -> None:
+    top = layout.row()
+    top.label(text=view.title, icon="FILE_FOLDER", translate=False)
+    top.operator(
+        "trellis.reveal_batch", text="", icon="FOLDER_REDIRECT", emboss=False
+    ).batch_id = view.id
+    end = "trellis.dismiss_batch" if view.over else "trellis.stop_batch"
+    top.operator(end, text="", icon="X", emboss=False).batch_id = view.id
+    words = batches.in_words(view)
+    if view.over:
+        layout.label(text=words, translate=False)
+    else:
+        layout.progress(factor=view.fraction, text=words, translate=False)
+    if view.error:
+        _draw_words(layout, context, view.error)
 
 
 def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
@@ -120,13 +140,19 @@ def _draw_choices(layout: Any, view: "JobView") -> None:
     column.operator("trellis.adopt_job", text="Adopt…", icon="LINKED").job_id = view.id
 
 
-def _draw_error(layout: Any, context: Any, view: "JobView") -> None:
+def _draw_words(layout: Any, context: Any, error: str) -> Any:
+    """What went wrong, in a column that is returned."""
     column = layout.column(align=True)
     column.scale_y = 0.8
-    first, *rest = wrapped(context, said(view.error), icon=True)
+    first, *rest = wrapped(context, said(error), icon=True)
     column.label(text=first, icon="ERROR", translate=False)
     for line in rest:
         column.label(text=line, icon="BLANK1", translate=False)
+    return column
+
+
+def _draw_error(layout: Any, context: Any, view: "JobView") -> None:
+    column = _draw_words(layout, context, view.error)
     if view.request_id:
         request = column.row()
         request.active = False
@@ -144,7 +170,7 @@ class TRELLIS_PT_results(TrellisPanel, bpy.types.Panel):
     def poll(cls, _context: bpy.types.Context) -> bool:
         # Also while the first is made: Blender puts a panel that comes back below one that first came without it
         board = pump.get().board
-        return board.page.total > 0 or bool(board.jobs())
+        return board.page.total > 0 or TRELLIS_PT_jobs.poll(_context)
 
     def draw(self, context: bpy.types.Context) -> None:
         layout: Any = self.layout

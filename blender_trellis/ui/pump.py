@@ -18,7 +18,7 @@ from .. import keychain
 from . import jobs, placeholders, screen
 
 if TYPE_CHECKING:
-    from ..generation.job import Job
+    from ..generation.job import Event, Job
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Pump:
     """Everything of this Blender that is on the way. All methods are the main thread's, except those that say otherwise."""
 
     def __init__(self) -> None:
+        from .batches import Batches
         from .clerk import Clerk
         from .history import History
         from .keys import Keys
@@ -42,6 +43,7 @@ class Pump:
         self.session = Session(self.board, self.clerk, self._opened)
         self.history = History(self.board, self.clerk, self.session)
         self.work = Work(self.board, self.clerk, self.session, self.history)
+        self.batches = Batches(self.board, self.clerk, self.session, self.work)
         self.keys = Keys(self.board, self.clerk, self.session.outdate)
         self.previews = Previews(wake, partial(self.clerk.later, quiet=True))
 
@@ -74,7 +76,7 @@ class Pump:
         all_taken = self.clerk.step(until)
         runner = self.session.runner
         if runner and all_taken:  # else a job that an event is about may not be shown yet
-            drain(runner.events, self.work.take, until)
+            drain(runner.events, self._take, until)
         self.work.step()
         if self.previews.wanted and time.perf_counter() < until:
             self.board.dirty |= self.previews.load()
@@ -86,6 +88,10 @@ class Pump:
             self.board.dirty = False
             screen.redraw()
 
+    def _take(self, event: Event) -> None:
+        self.work.take(event)
+        self.batches.take(event)
+
     def reconfigure(self) -> None:
         """The preferences have changed: the next start takes them up, and no key is known to be good."""
         self.session.outdate()
@@ -94,6 +100,7 @@ class Pump:
     def close(self) -> None:
         """End everything; what is unfinished goes on at the next start."""
         self.work.close()
+        self.batches.close()
         self.history.thumbnails.close()
         self.clerk.close(self.session.shut)
         self.work.tidy_up()

@@ -6,13 +6,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..generation.job import ENDED, Event, Job, State
+from ..scene.recipe import read
 from . import jobs, notices, placeholders
 from .arrivals import Arrivals
 from .text import tr
@@ -51,10 +52,14 @@ class Work:
         job_id = order.id or str(uuid.uuid4())
         first = order.pictures[0]
         picture = str(first) if isinstance(first, Path) else ""
-        self._board.add(jobs.JobView(job_id, order.title, order.endpoint, picture=picture))
-        placeholders.put(job_id, order.title, order.wish)
+        self.expect(jobs.JobView(job_id, order.title, order.endpoint, picture=picture), order.wish)
         self._orders[job_id] = order
         self._clerk.later(partial(self._hand_over, order, job_id), job_id)
+
+    def expect(self, view: jobs.JobView, wish: dict[str, Any]) -> None:
+        """Show a job that somebody is about to hand over to the runner, and be ready for its model."""
+        self._board.add(view)
+        placeholders.put(view.id, view.title, wish)
         self._arrivals.expect()
 
     def _hand_over(self, order: Order, job_id: str) -> None:
@@ -131,6 +136,18 @@ class Work:
         self._session.start()
         self._board.set_importing(job_id, True)
         self._fetch(job_id, partial(self._arrivals.add, wish=wish))
+
+    def bring_missing(self, job_ids: Iterable[str], wish: dict[str, Any]) -> None:
+        """Import those results that neither stand in the scene of the wish nor are on their way, if that is open. Raises as
+        `bring`."""
+        scene = find_scene(wish)
+        if scene is None:
+            return
+        there = {made.job_id for obj in scene.objects if (made := read(obj))}
+        for job_id in job_ids:
+            view = self._board.views.get(job_id)
+            if job_id not in there and not (view and view.importing):
+                self.bring(job_id, wish)
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end."""

@@ -484,7 +484,7 @@ def test_a_batch_is_made_by_one_process_at_a_time(
             _until(lambda: len(fal.submits) == 3)
             refused = run_trellis(*command)
             assert refused.code == 2
-            assert "Another command is making the batch" in refused.last["message"]
+            assert "Another Blender or command is making the batch" in refused.last["message"]
             for request_id in fal.jobs:
                 fal.finish(request_id)
             assert process.wait(60) == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -458,3 +459,29 @@ def test_cancelling_when_it_is_ready_leaves_it_ready(
     runner.cancel(job_id)
     assert runner.wait(job_id, timeout=5).state is State.READY
     assert not any(line.startswith("PUT") for line in gate.seen)  # there is nothing to call off
+
+
+def test_a_job_that_is_taken_up_twice_is_carried_once(
+    config: Config, gate: Gate, picture: Path
+) -> None:
+    with_gate = replace(config, sidecar_url=gate.url)
+    sent = gate.on("^POST ", "after", lambda: None)
+    first = Runner(with_gate)
+    job_id = first.submit(Request("local/draft", [picture], FAST))
+    assert sent.wait(60)
+    first.close()
+
+    second, busy = Runner(with_gate), threading.Event()
+    try:
+        second._loop.call_soon_threadsafe(busy.wait)  # what it is told now it hears together
+        assert [job.id for job in second.resume()] == [job_id]
+        assert [job.id for job in second.resume(job_id)] == [job_id]
+        busy.set()
+        second.wait(job_id)
+        second.resume(job_id)  # it has ended: nothing is to be done
+        time.sleep(0.3)
+        assert second.events.empty()  # it was told of once
+        assert len([line for line in gate.seen if line.endswith(".glb")]) == 1
+    finally:
+        busy.set()
+        second.close()

@@ -14,7 +14,6 @@ from PIL import Image
 
 from blender_trellis.generation import images
 from blender_trellis.ui import orders, previews
-from blender_trellis.ui.operators_batch import TRELLIS_OT_generate_folder
 from blender_trellis.ui.panels import TRELLIS_PT_generate
 from services.file_host import FileHost, Serve
 
@@ -321,86 +320,6 @@ def test_in_quad_view_the_view_that_is_turned_freely_is_captured(monkeypatch):
     area = SimpleNamespace(regions=[header, *quads], spaces=SimpleNamespace(active=space))
     captures.of_view(None, area)
     assert taken == [captures._Eye("300 seen", "300 drawn", 3.0)]
-
-
-# -- A folder -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path, picture):
-    place = tmp_path / "folder"
-    place.mkdir()
-    for name in ("b.png", "a.png"):
-        shutil.copy(picture, place / name)
-    (place / "broken.jpg").write_text("this is no picture")
-    (place / "notes.txt").write_text("mind the gap")
-    (place / "more.png").mkdir()
-    return place
-
-
-def test_a_folder_makes_one_job_of_each_picture_that_can_be_read(extension, settings, folder):
-    settings.seed, settings.seed_locked = 5, True
-    bpy.ops.trellis.generate_folder(directory=str(folder))
-    views = list(extension.board.views.values())
-    assert [view.title for view in views] == ["b", "a"]  # newest first
-    assert not settings.images
-
-
-def test_the_models_of_a_folder_stand_in_one_row(extension, settings, folder):
-    settings.drop, settings.drop_set = (9, 9, 9), True
-    batch = orders.batch_of(bpy.context.scene, [folder / "a.png", folder / "b.png"])
-    assert len({order.id for order in batch}) == 2
-    assert all(order.wish["row"] == [each.id for each in batch] for order in batch)
-    assert {order.wish["location"] for order in batch} == {(0, 0, 0)}
-
-
-def test_before_a_folder_is_sent_the_count_the_sum_and_what_is_skipped_are_shown(settings, folder):
-    settings.endpoint = "fal-ai/trellis-2"
-    layout = layouts.Layout()
-    asked = SimpleNamespace(
-        layout=layout, _good=[folder / "a.png", folder / "b.png"], _bad=["broken.jpg"]
-    )
-    TRELLIS_OT_generate_folder.draw(asked, layouts.context())
-    told = " ".join(layout.texts())
-    assert "2 models of 2 images" in told and "$0.60" in told and "broken.jpg" in told
-
-
-def test_what_the_dialog_has_found_is_not_read_again(extension, settings, folder):
-    told = []
-    asked = SimpleNamespace(
-        directory=str(folder / "gone"),
-        report=lambda kind, words: told.append(words),
-        _good=[folder / "a.png"],
-        _bad=["broken.jpg"],
-    )
-    assert TRELLIS_OT_generate_folder.execute(asked, bpy.context) == {"FINISHED"}
-    assert [view.title for view in extension.board.views.values()] == ["a"]
-    assert told == ["Skipped, as they cannot be read: broken.jpg"]
-
-
-def test_a_chosen_folder_without_pictures_says_so_and_no_more(extension, tmp_path):
-    with pytest.raises(RuntimeError) as told:
-        bpy.ops.trellis.choose_folder(directory=str(tmp_path))
-    words = f"There is no picture in {tmp_path} that can be read. Choose another folder."
-    assert str(told.value) == f"Error: {words}\n"
-
-
-def test_choosing_a_folder_is_done_whatever_the_dialog_answers(extension, folder, monkeypatch):
-    """A file browser would never free an operator that answers with the dialog's RUNNING_MODAL. Without a window Blender
-    executes what it is to invoke."""
-    asked = []
-    monkeypatch.setattr(
-        *(TRELLIS_OT_generate_folder, "execute"),
-        lambda self, _context: asked.append(self.directory) or {"CANCELLED"},
-    )
-    assert bpy.ops.trellis.choose_folder(directory=str(folder)) == {"FINISHED"}
-    assert asked == [str(folder)]
-
-
-def test_a_folder_without_pictures_is_refused(extension, tmp_path):
-    with pytest.raises(RuntimeError, match=r"There is no picture in .* that can be read"):
-        bpy.ops.trellis.generate_folder(directory=str(tmp_path))
-    assert not extension.board.views
 
 
 # -- What is kept of what was shown ---------------------------------------------------------------

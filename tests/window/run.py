@@ -31,6 +31,7 @@ TESTS = (
     "restart",
     "update",
     "remote",
+    "folder",
     "parameters",
     "scene",
     "history",
