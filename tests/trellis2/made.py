@@ -22,6 +22,7 @@ from blender_trellis.generation import glb
 from blender_trellis.sidecar.engines.stages import Engine, Progress, Report, Stage
 from blender_trellis.sidecar.engines.trellis2.engine import RetextureEngine, Trellis2Engine
 from blender_trellis.sidecar.engines.trellis2.memory import Machine
+from blender_trellis.sidecar.engines.trellis2.shelf import Shelf
 from trellis2 import checkpoint
 
 ENDPOINT, RETEXTURE = "local/trellis-2", "local/trellis-2/retexture"
@@ -34,6 +35,16 @@ def picture(colour: str = "red", size: int = 96) -> Image.Image:
     image = Image.new("RGBA", (size, size))
     ImageDraw.Draw(image).ellipse((size // 5, 4, size * 3 // 4, size - 4), fill=colour)
     return image
+
+
+def computer(gib: Callable[[], float] = lambda: 0, flow: torch.dtype = torch.float32) -> Machine:
+    """The CPU, with so much free memory as `gib` says, and not as happens to be free."""
+
+    class Computer(Machine):
+        def free(self) -> int:
+            return int(gib() * 2**30)
+
+    return Computer(torch.device("cpu"), flow)
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,17 @@ def extras(data: bytes) -> dict[str, Any]:
 
 
 class Studio:
-    """A home with weights; jobs in it share its cache."""
+    """A home with weights; jobs in it share its cache, and the networks that stay: by default none does."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, machine: Machine | None = None) -> None:
         self.home = home
+        self._machine = machine or computer()
+        self._shelf = Shelf()
         self._weights = checkpoint.write(home / "trellis2" / "weights")
 
     def engine(self, endpoint: str = ENDPOINT) -> Engine:
         kind = RetextureEngine if endpoint == RETEXTURE else Trellis2Engine
-        return kind(self.home / "sidecar", Machine(torch.device("cpu")))
+        return kind(self.home / "sidecar", self._machine, self._shelf)
 
     def request(self, endpoint: str = ENDPOINT, **changes: Any) -> dict[str, Any]:
         """A complete body without pictures."""

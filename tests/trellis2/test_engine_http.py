@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -63,7 +64,7 @@ class Sidecar:
 
     def __init__(self, home: Path, plug: Path) -> None:
         self.home = home
-        self._plug = plug
+        self.folder = plug
         self._seed = 0
         url, token = sidecar.ensure(home)
         headers = {"Authorization": f"Key {token}"}
@@ -104,19 +105,19 @@ class Sidecar:
         return data
 
     def plug(self, what: str, stage: str) -> Path:
-        path = self._plug / f"{what}.{stage}"
+        path = self.folder / f"{what}.{stage}"
         path.touch()
         return path
 
     def held(self, stage: str) -> int:
         """Wait until the engine is held at `stage`; its process."""
-        answer = self._plug / f"at.{stage}"
+        answer = self.folder / f"at.{stage}"
         pid = int(_until(lambda: answer.exists() and answer.read_text()))
         answer.unlink()
         return pid
 
     def unplug(self) -> None:
-        for path in [*self._plug.iterdir()]:
+        for path in [*self.folder.iterdir()]:
             path.unlink(missing_ok=True)  # the engine takes some away itself
 
 
@@ -165,6 +166,24 @@ def test_defaults_that_a_body_leaves_out_are_the_endpoints(server: Sidecar) -> N
     assert counted["sparse_structure_flow_model"] == 22
     assert counted["shape_slat_flow_model_512"] == 21
     assert "tex_slat_flow_model_512" not in counted
+
+
+def test_a_worker_loads_each_network_once_where_there_is_plenty_of_memory(server: Sidecar) -> None:
+    def loaded() -> list[str]:
+        log = (sidecar.folder(server.home) / "start.log").read_text("utf-8")
+        return re.findall(r"(\w+): loaded in", log)
+
+    sidecar.unload(server.home)
+    (server.folder / "free").write_text("64")
+    before = len(loaded())
+    server.model(server.submit())
+    first = loaded()[before:]
+    assert len(first) == len({*first}) == 7
+    server.model(server.submit())
+    assert loaded()[before:] == first
+    server.unplug()
+    server.model(server.submit())
+    assert sorted(loaded()[before + 7 :]) == sorted(first), "memory is wanted elsewhere"
 
 
 def test_a_mesh_gets_a_new_texture(server: Sidecar, tmp_path: Path) -> None:

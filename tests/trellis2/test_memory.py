@@ -26,7 +26,7 @@ from blender_trellis.sidecar.engines.trellis2.memory import (
     ran_out,
 )
 from trellis2 import checkpoint
-from trellis2.made import Studio, extras, picture
+from trellis2.made import Studio, computer, extras, picture
 
 torch.set_num_threads(1)
 
@@ -77,7 +77,7 @@ def test_a_stage_that_overflows_is_computed_again_in_float32(studio: Studio) -> 
     weights = studio.home / "trellis2" / "weights"
     for key in ("input_layer.bias", "blocks.0.cross_attn.to_out.bias"):
         checkpoint.spoil(weights, "tex_slat_flow_model_512", key, 6e4)
-    machine = Machine(torch.device("cpu"), flow=torch.float16)
+    machine = computer(flow=torch.float16)
     engine, request = Trellis2Engine(studio.home / "sidecar", machine), studio.request()
     progress = Progress(engine.plan(request, 1), lambda _: None, lambda: False)
     said = extras(engine.run(request, [picture()], progress))

@@ -18,10 +18,11 @@ from blender_trellis.sidecar.engines.trellis2.pipeline import Drawing, Pipeline 
 from blender_trellis.sidecar.engines.trellis2.sampler import Sampling, forwards  # noqa: E402
 from blender_trellis.sidecar.engines.trellis2.weights import Checkpoint  # noqa: E402
 from trellis2 import checkpoint, shapes  # noqa: E402
+from trellis2.made import computer  # noqa: E402
 from trellis2.vectors import Vector  # noqa: E402
 
 torch.set_num_threads(1)
-CPU = Machine(torch.device("cpu"))
+CPU = computer()
 VECTOR = Vector.read("pipeline_e2e")
 
 

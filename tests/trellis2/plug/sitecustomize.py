@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""On the path of a sidecar's processes this lets a test hold the engine at a stage, or take its memory away there.
+"""On the path of a sidecar's processes this lets a test hold the engine at a stage, or take its memory away there, and say how
+much memory there is.
 
 The test says so by files in the folder PLUG: `hold.STAGE`, `deaf.STAGE` (held, and deaf to a cancellation), `oom.STAGE`,
 and `broken.STAGE` for a GPU that fails; `at.STAGE`, with the process's id, answers. It is done where every engine comes by, in
-`Progress.step`, after the step was told.
+`Progress.step`, after the step was told. `free` holds how much memory is free, in GiB; without it none is known to be.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from types import ModuleType
 from typing import Any
 
 _FOLDER = Path(os.environ["PLUG"])
-_MODULE = "blender_trellis.sidecar.engines.stages"
 
 
-def _plug(stages: ModuleType) -> None:
+def _stages(stages: ModuleType) -> None:
     told = stages.Progress.step
 
     def step(self: Any, name: str, number: int, *arguments: Any, **more: Any) -> None:
@@ -53,11 +53,23 @@ def _plug(stages: ModuleType) -> None:
     stages.Progress.step = step  # type: ignore[attr-defined]
 
 
+def _memory(memory: ModuleType) -> None:
+    def free(_: Any) -> int:
+        there = _FOLDER / "free"
+        return int(there.read_text()) * 2**30 if there.exists() else 0
+
+    memory.Machine.free = free  # type: ignore[attr-defined]
+
+
+_ENGINES = "blender_trellis.sidecar.engines"
+_PLUGS = {f"{_ENGINES}.stages": _stages, f"{_ENGINES}.trellis2.memory": _memory}
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != _MODULE:
+        if name not in _PLUGS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         assert spec and spec.loader
@@ -65,7 +77,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             load(module)
-            _plug(module)
+            _PLUGS[name](module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

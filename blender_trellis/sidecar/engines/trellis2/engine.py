@@ -18,8 +18,12 @@ from .job import Job
 from .memory import Machine
 from .mesh import Surface, finish, paint
 from .request import Wish, mesh_options, texture_options
+from .shelf import Shelf
 from .volume import Volume
 from .weights import Checkpoint
+
+_SHELF = Shelf()
+"""This process's: every job has an engine of its own."""
 
 
 class _Engine:
@@ -29,10 +33,13 @@ class _Engine:
         sidecar: the sidecar's folder; the cache is in it, and the engine's own folder beside it.
     """
 
-    def __init__(self, sidecar: Path, machine: Machine | None = None) -> None:
+    def __init__(
+        self, sidecar: Path, machine: Machine | None = None, shelf: Shelf = _SHELF
+    ) -> None:
         self._weights = installed.folder(sidecar.parent)
         self._cache = Cache(sidecar / "cache")
         self._machine = machine or Machine.found()
+        self._shelf = shelf
 
     def _job(
         self, wish: Wish, images: Sequence[Image.Image], progress: Progress, config: str
@@ -43,6 +50,7 @@ class _Engine:
             Checkpoint(self._weights, config),
             self._machine,
             cache=self._cache,
+            shelf=self._shelf,
             progress=progress,
             matte=self._weights / FILE,
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,8 +39,9 @@ from .request import (
     texture_flow,
 )
 from .sampler import Sampling
+from .shelf import Shelf
 from .volume import Floats, Ints
-from .weights import Checkpoint, Lora, file_identity
+from .weights import Checkpoint, Lora
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Job:
 
     Args:
         images: the pictures, RGB or RGBA, with their backgrounds.
+        shelf: where networks stay from job to job.
         matte: the file of the network that cuts subjects out, if it is there.
     """
 
@@ -102,6 +104,7 @@ class Job:
         machine: Machine,
         *,
         cache: Cache,
+        shelf: Shelf,
         progress: Progress,
         matte: Path,
     ) -> None:
@@ -111,6 +114,7 @@ class Job:
         self._checkpoint = checkpoint
         self._machine = machine
         self._cache = cache
+        self._shelf = shelf
         self._progress = progress
         self._matte = matte
         self._pictures = [
@@ -125,6 +129,7 @@ class Job:
         self._doubts: list[str] = []
         checkpoint.identity(list(wish.forwards()))
         self._loras = self._read_loras()
+        shelf.make_room(machine)  # before anybody asks how much is free
         machine.bound()
         rows = machine.rows()
         self._on_cpu = machine.device.type == "cpu"
@@ -133,6 +138,7 @@ class Job:
             checkpoint,
             machine,
             self._ladder.effort,
+            shelf=shelf,
             loras={name: [lora] for name, lora in self._loras.items()},
             check=progress.check,
             worked=self._worked,
@@ -157,8 +163,8 @@ class Job:
         return ROUTES[self._ladder.effort.pipeline]
 
     def finished(self, work: Callable[[], bytes]) -> bytes:
-        """What `work` makes; for want of memory it begins again with less, for want of precision with more, and finds in the
-        cache what is done.
+        """What `work` makes; for want of memory it begins again, without the networks of earlier jobs and then with less, for
+        want of precision with more, and finds in the cache what is done.
 
         Raises:
             EngineError: there is no less.
@@ -183,14 +189,23 @@ class Job:
                     raise
                 _log.warning("memory ran out in the %s stage: %s", self._stage, error)
                 host = is_of_the_computer(error)
-                lower = partial(self._ladder.down, self._stage, self._machine, of_the_computer=host)
+                lower = partial(self._spare, of_the_computer=host)
             # Only here, outside of the handler, is nothing left of the frames and their tensors
             self._machine.clean()
-            said = lower()
-            self._lowered.append(said)
-            self._progress.note(said)
+            if said := lower():
+                self._lowered.append(said)
+                self._progress.note(said)
             self._pipeline.effort = self._ladder.effort
             self._done.clear()
+
+    def _spare(self, *, of_the_computer: bool) -> str:
+        """Need less memory, and say what that costs; "" if it is only that networks are loaded for their stages again."""
+        self._ladder.effort = replace(self._ladder.effort, keeps=False)
+        if self._shelf.clear(self._machine):
+            words = f"Memory ran out in the {self._stage} stage: going on with one network in it at a time"
+            self._advance(0, words)
+            return ""
+        return self._ladder.down(self._stage, self._machine, of_the_computer=of_the_computer)
 
     def _exactly(self) -> str:
         return f"The {self._stage} stage ended in no numbers: going on in float32, which is slower"
@@ -244,12 +259,7 @@ class Job:
         `networks` says how often each is called for it.
         """
         outer, self._stage = self._stage, stage
-        loras = [
-            (each, *file_identity(file.path), file.scale)
-            for file in self.wish.loras
-            for each in file.networks
-            if each in networks
-        ]
+        loras = [(each, *lora.identity) for each, lora in self._loras.items() if each in networks]
         machine = [str(each) for each in astuple(self._machine)]
         weights = self._checkpoint.identity(list(networks))
         found = key(_MAKES, name, machine, weights, loras, list(parts))

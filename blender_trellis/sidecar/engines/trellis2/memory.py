@@ -6,13 +6,18 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from ..stages import EngineError
 
 _GIB = 2**30
+_PLENTY = 20
+"""GiB of free memory with which nothing need be saved: the most rows at a time, and networks stay loaded."""
+
 _FEWEST_ROWS = 1024
 """Fewer save nothing that counts."""
 
@@ -75,12 +80,22 @@ class Machine:
             return 2048  # its attention holds the whole matrix
         if self.device.type == "cpu":
             return 4096
-        free = torch.cuda.mem_get_info(self.device)[0] / _GIB
+        free = self.free() / _GIB
         return next(
             rows
-            for least, rows in ((20, 65536), (10, 16384), (7, 8192), (0, 4096))
+            for least, rows in ((_PLENTY, 65536), (10, 16384), (7, 8192), (0, 4096))
             if free >= least
         )
+
+    def free(self) -> int:
+        """Bytes of the device's memory that nobody uses; 0 where that cannot be told."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return available() if self.device.type == "cpu" else 0
+
+    def has_plenty(self) -> bool:
+        """Whether networks may stay loaded beside what is still to be done."""
+        return self.free() >= _PLENTY * _GIB
 
     def bound(self) -> None:
         """Have memory run out where the GPU's ends. On Windows its driver goes on in the computer's, many times slower.
@@ -107,6 +122,24 @@ class Machine:
             torch.cuda.empty_cache()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+
+def available(root: Path = Path("/")) -> int:
+    """Bytes of the computer's memory that Linux, or the container's bound, would let a program have; 0 on other systems.
+
+    macOS has no such figure, and on Windows nobody could replace a file of weights that stays mapped.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text("ascii").splitlines()
+        told = dict(line.split(":", 1) for line in lines)
+        free = int(told["MemAvailable"].removesuffix("kB")) * 1024
+    except (OSError, ValueError, KeyError):
+        return 0
+    group = root / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):  # there is no group, or "max" for no bound
+        bound = int((group / "memory.max").read_text("ascii"))
+        free = min(free, bound - int((group / "memory.current").read_text("ascii")))
+    return max(free, 0)
 
 
 def _device(name: str) -> torch.device:
@@ -178,13 +211,14 @@ class Effort:
     """How a job is carried out: what can be lowered when memory runs out.
 
     `rows` are worked on at a time; `pipeline` and `max_tokens` are what the request asked for, or less. `decoder_on_cpu` leaves
-    the GPU more memory and the computer less.
+    the GPU more memory and the computer less. `keeps`: networks stay loaded for the next job.
     """
 
     pipeline: str
     max_tokens: int
     rows: int
     decoder_on_cpu: bool = False
+    keeps: bool = True
 
 
 @dataclass(frozen=True)

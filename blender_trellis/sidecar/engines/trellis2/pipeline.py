@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The networks in their order: pictures to tokens, to occupied voxels, to a latent shape and texture, to a mesh with colours.
 
-One function a stage, each from and to what can be kept: tensors on the CPU. One network is in memory at a time. Source of the
-order, of what is drawn when, and of the token limit: https://github.com/microsoft/TRELLIS.2 (MIT).
+One function a stage, each from and to what can be kept: tensors on the CPU. One network is in memory at a time, and where there
+is plenty of it those that were used before stay for the next job (`shelf.py`). Source of the order, of what is drawn when, and of
+the token limit: https://github.com/microsoft/TRELLIS.2 (MIT).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +35,7 @@ from .request import (
     texture_flow,
 )
 from .sampler import Mode, Sampling, Velocity, sample
+from .shelf import Shelf
 from .vae import occupied, quantise
 from .volume import Floats, Ints
 from .weights import Checkpoint, Lora
@@ -68,6 +71,7 @@ class Pipeline:
     """Runs one job's stages with the networks of `checkpoint`.
 
     Args:
+        shelf: where networks of earlier jobs may be, and those of this one will; one of its own if it is not given.
         loras: by network.
         check: called before every block of every network; what it raises ends the work.
         worked: called after every forward of a network, with its name.
@@ -79,6 +83,7 @@ class Pipeline:
         machine: Machine,
         effort: Effort,
         *,
+        shelf: Shelf | None = None,
         loras: Mapping[str, Sequence[Lora]] | None = None,
         check: Callable[[], None] = lambda: None,
         worked: Callable[[str], None] = lambda _: None,
@@ -88,6 +93,7 @@ class Pipeline:
         """How often each network was called."""
         self._checkpoint = checkpoint
         self.machine = machine
+        self._shelf = shelf or Shelf()
         self._loras = loras or {}
         self._check = check
         self._worked = worked
@@ -251,20 +257,25 @@ class Pipeline:
 
     @contextmanager
     def _network(self, name: str) -> Iterator[tuple[Any, torch.device]]:
-        """A network, and where it is; it is gone afterwards."""
+        """A network, and where it is, for this job's use in the block."""
         device, torso = self.machine.device, self.machine.flow
         if "flow" not in name:
             torso = self.machine.decoder
             if self.effort.decoder_on_cpu and name != DINO:
                 device, torso = torch.device("cpu"), torch.float32
-        network: Any = self._checkpoint.load(name, device, torso, self._loras.get(name, ()))
-        network.check = self._check_now
-        network.rows = self.effort.rows if "flow" in name else 4 * self.effort.rows
-        try:
-            yield network, device
-        finally:
-            network.to("meta")  # whoever still holds it holds no weights
-            self.machine.clean()
+        loras = self._loras.get(name, ())
+        made_of = self._checkpoint.settings(name), [lora.identity for lora in loras]
+        identity = self._checkpoint.identity([name]), *made_of, device, torso
+        load = partial(self._checkpoint.load, name, device, torso, loras)
+        keeps = self.effort.keeps
+        with self._shelf.network(name, identity, load, self.machine, stays=keeps) as found:
+            network: Any = found
+            network.rows = self.effort.rows if "flow" in name else 4 * self.effort.rows
+            network.check = self._check_now
+            try:
+                yield network, device
+            finally:
+                network.check = _unasked  # a network that stays must not hold its job
 
     def _sample(
         self,
@@ -303,6 +314,10 @@ class Pipeline:
     def _normalisation(self, of: str) -> tuple[Tensor, Tensor]:
         given = self._checkpoint.args[f"{of}_slat_normalization"]
         return torch.tensor(given["mean"]), torch.tensor(given["std"])
+
+
+def _unasked() -> None:
+    """What nobody asks while nobody computes."""
 
 
 _EMPTY = "The shape came out empty. Use another seed, or a picture in which the whole subject stands out from its background."

@@ -172,6 +172,8 @@ class Lora:
 
     path: Path
     pairs: Mapping[str, tuple[Tensor, Tensor, float]]
+    identity: tuple[str, int, int, float]
+    """What tells it from others without reading it: file and scale."""
 
     @classmethod
     def read(cls, path: Path, scale: float, field: str | None = None) -> Lora:
@@ -182,6 +184,10 @@ class Lora:
         Raises:
             EngineError: it cannot be read, or has a key that is no part of a LoRA; it names file and key.
         """
+        try:  # before it is read: a change in between must not go unseen
+            identity = (*file_identity(path), scale)
+        except OSError as error:
+            raise _unreadable(path, error, field) from error
         parts: dict[str, dict[str, Tensor]] = {}
         for key, tensor in _tensors(path, field).items():
             found = _LORA_KEY.fullmatch(key)
@@ -199,7 +205,7 @@ class Lora:
             rank = len(down)
             alpha = float(pair["alpha"]) if "alpha" in pair else rank
             pairs[layer] = down, up, scale * alpha / rank
-        return cls(path, pairs)
+        return cls(path, pairs, identity)
 
     def check(self, network: nn.Module, field: str | None = None) -> None:
         """See that every part fits a linear layer of `network`, which may be a blueprint.
@@ -259,9 +265,7 @@ def _tensors(path: Path, field: str | None = None) -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValueError) as error:
         if _NO_MEMORY.search(str(error)):
             raise MemoryError(f"{path} cannot be mapped: {error}") from error
-        if field:
-            raise EngineError(f"{path} cannot be read ({error}).", field) from error
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, field) from error
 
 
 def _not_here(path: Path) -> EngineError:
@@ -271,7 +275,9 @@ def _not_here(path: Path) -> EngineError:
     )
 
 
-def _unreadable(path: Path, error: Exception) -> EngineError:
+def _unreadable(path: Path, error: Exception, field: str | None = None) -> EngineError:
+    if field:
+        return EngineError(f"{path} cannot be read ({error}).", field)
     return EngineError(f"The weights in {path} cannot be read ({error}). {_AGAIN}")
 
 
