@@ -13,6 +13,7 @@ from PIL import Image
 import blender_trellis
 from blender_trellis.scene.recipe import read
 from blender_trellis.ui import batches, orders, properties, pump
+from blender_trellis.ui.arrivals import Arrivals
 from blender_trellis.ui.operators_batch import TRELLIS_OT_generate_folder
 from blender_trellis.ui.panels_jobs import TRELLIS_PT_jobs
 
@@ -40,15 +41,17 @@ def folder(tmp_path, picture):
 
 
 @pytest.fixture
-def send(extension, fal, until, folder):
+def send(extension, fal, until, folder, monkeypatch):
     """Generates from the folder at fal, and waits until nothing is at work: how the panel shows it.
 
-    With `away` the scene that asked is gone by the time the models come, so that they are not imported, which takes its time.
+    With `away` the scene that asked is gone by the time the models come, so that no second Blender is needed for them.
     """
     bpy.context.scene.trellis.endpoint = FAL
+    fal.script.queued = fal.script.running = 0
 
     def ask(away=False, **given):
         if away:
+            monkeypatch.setattr(Arrivals, "expect", lambda _: None)
             bpy.ops.scene.new(type="FULL_COPY")
         bpy.ops.trellis.generate_folder(directory=str(folder), **given)
         if away:
@@ -276,8 +279,8 @@ def test_what_is_there_already_is_told_and_not_in_the_sum(settings, folder):
     assert "$0.60" in " ".join(shown(good, made=2, anew=True).texts())
 
 
-def test_the_dialog_counts_what_an_earlier_run_made(extension, send, folder, monkeypatch):
-    send()
+def test_the_dialog_counts_what_an_earlier_run_made(extension, send, folder):
+    send(away=True)
     asked = SimpleNamespace(directory=str(folder), anew=False, report=print)
     asked._order = lambda scene: TRELLIS_OT_generate_folder._order(asked, scene)
     window = SimpleNamespace(invoke_props_dialog=lambda *_, **__: {"RUNNING_MODAL"})
