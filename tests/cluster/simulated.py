@@ -61,10 +61,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(machines: int) -> Iterator[Cluster]:
-    """A cluster with so many machines."""
+def cluster(machines: int, *, dashboard: bool = False) -> Iterator[Cluster]:
+    """A cluster with so many machines, and Ray's dashboard where it is wanted."""
     with subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *["dashboard"] * dashboard],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -81,7 +81,7 @@ def main() -> None:
     import ray
     from ray.cluster_utils import Cluster as Simulated
 
-    head = {"num_cpus": 0, "include_dashboard": False, **_STORE}
+    head = {"num_cpus": 0, "include_dashboard": "dashboard" in sys.argv, **_STORE}
     simulated = Simulated(initialize_head=True, head_node_args=head)
     ray.init(simulated.address, log_to_driver=False)
     _say(simulated.address)

@@ -30,7 +30,7 @@ WORKERS = 'trellis_workers{environment="own",state="%s"}'
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Cluster]:
-    with cluster(1) as found:
+    with cluster(1, dashboard=True) as found:
         yield found
 
 
@@ -91,6 +91,12 @@ def test_a_model_is_made_and_nothing_of_the_job_stays_on_the_machine(studio: Stu
     assert list((studio.home / "node" / "sidecar" / "at-work").iterdir()) == []
     state = studio.http.get("/health").json()
     assert (state["executor"], state["workers"]) == ("ray", 1)
+
+
+def test_the_doctor_says_where_rays_dashboard_is(studio: Studio, tmp_path: Path) -> None:
+    config = Config(tmp_path, sidecar_url=str(studio.http.base_url), sidecar_token=ANNA)
+    page = httpx.get(doctor._sidecar(config)["ray dashboard"], trust_env=False)
+    assert page.status_code == 200 and "<title>Ray Dashboard</title>" in page.text
 
 
 def test_a_picture_that_is_none_is_refused_as_it_is_here(studio: Studio) -> None:
