@@ -184,7 +184,7 @@ def _detached() -> dict[str, Any]:
 
 
 class SidecarService(QueueService):
-    """The sidecar, started when needed and started again when it is gone."""
+    """The sidecar, started when needed and started again when it is gone; or the server that was set in its place."""
 
     repeatable = True
     poll_seconds = (0.05, 0.5)
@@ -194,6 +194,8 @@ class SidecarService(QueueService):
         super().__init__(config.sidecar_url, config.sidecar_token)
         self._home = config.shared
         self._given = bool(config.sidecar_url)
+        if self._given:
+            self.name = urlsplit(config.sidecar_url).netloc
         # One that does not come back in as many starts will not; a server is started again by whoever runs it, sooner or later
         self.attempts = None if self._given else 5
         self._starting = asyncio.Lock()

@@ -443,7 +443,7 @@ def test_closing_during_the_submit_keeps_the_reply(
 
 def test_a_service_that_is_not_there(config: Config, picture: Path) -> None:
     runner = Runner(replace(config, sidecar_url="http://127.0.0.1:9"))
-    error = _fails(runner, picture, UnreachableError, "cannot be reached")
+    error = _fails(runner, picture, UnreachableError, "127.0.0.1:9 cannot be reached")
     assert (error.exit_code, error.state) == (4, "failed")
     (job,) = runner.journal.jobs()
     assert job.state is State.FAILED
