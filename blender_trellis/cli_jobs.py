@@ -213,5 +213,5 @@ def deliver(runner: Runner, job: Job) -> list[Path]:
     except OutputError as error:
         kept = ", ".join(job.files)
         raise OutputError(f"{error.message} The model is kept as {kept}.") from error
-    finally:  # it has been tried: asking for it again with every `jobs resume` would help nobody
-        runner.journal.note(job.id, fulfilled=True)
+    finally:  # it has been tried: asking for it again with every `jobs resume` would help nobody, but for a scene
+        runner.journal.note(job.id, fulfilled="scene" not in job.wish)

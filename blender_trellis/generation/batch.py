@@ -119,9 +119,8 @@ class Batch:
         self._waiting: dict[str, deque[Row]] = {}  # by service
         self._taken: list[tuple[Row, Part]] = []  # of which the journal knows more than the results
         self._at_work: dict[str, Row] = {}
-        self._taken_up: set[str] = (
-            set()
-        )  # those at work whose news may have come before they were taken up
+        # Those of them whose news may have come before they were taken up
+        self._taken_up: set[str] = set()
         self._elsewhere: dict[str, Row] = {}  # jobs that another process has
         self._silent: set[str] = set()  # those of them that it may have stopped
         self._watched = 0.0
@@ -155,6 +154,8 @@ class Batch:
                 line = None
             state = line.state if line else job.state if job else None
             if job and not line and _is_left(job):
+                state = None
+            if retry_failed and not job and state is State.UNCERTAIN:  # the user dismissed it
                 state = None
             if state is None or (retry_failed and state in _TRIED):
                 service = schemas()[row.request.endpoint]["service"]
@@ -204,7 +205,17 @@ class Batch:
     @property
     def to_send(self) -> int:
         """How many rows will be sent, as nothing was made or is being made for them."""
-        return sum(map(len, self._waiting.values()))
+        return len([*self._to_send()])
+
+    @property
+    def outputs_to_send(self) -> set[str]:
+        """The paths of their models."""
+        return {str(self._book.folder / row.output) for row in self._to_send()}
+
+    @property
+    def to_take_up(self) -> list[str]:
+        """The jobs of earlier runs that are at work, or of which the results do not know."""
+        return [part.job_id for _, part in self._taken]
 
     def estimate(self) -> prices.Estimate | None:
         """What the rows that will be sent are expected to cost; None where nothing is charged.
@@ -330,17 +341,23 @@ class Batch:
             return
         self._watched = now
         for job_id in self._taken_up & self._at_work.keys():
-            job = self._runner.journal.get(job_id)
-            if job.state in ENDED:
+            job = self._known(job_id)
+            if job is None or job.state in ENDED:
                 self._settle(self._at_work.pop(job_id), job)
         for job_id, row in [*self._elsewhere.items()]:
             del self._elsewhere[job_id]
             self._silent.discard(job_id)
-            job = self._runner.journal.get(job_id)
-            if job.state in ENDED:
+            job = self._known(job_id)
+            if job is None or job.state in ENDED:
                 self._settle(row, job)
             else:
                 self._take_up(row, job_id)
+
+    def _known(self, job_id: str) -> Job | None:
+        """A job, unless somebody took it out of the journal."""
+        with contextlib.suppress(InputError):
+            return self._runner.journal.get(job_id)
+        return None
 
     def _hear(self) -> None:
         """The next news of a job, if there is some soon."""
@@ -362,17 +379,19 @@ class Batch:
         if general:
             where = "" if isinstance(error, _EVERYWHERE) else _service(row)
             self.stops.setdefault(where, error)
-        job = None
-        with contextlib.suppress(InputError):  # it was refused before it had a row there
-            job = self._runner.journal.get(event.job_id)
+        job = self._known(event.job_id)  # none where it was refused before it had a row there
         unsent = general and event.state is State.FAILED and not (job and job.ticket)
         if not unsent and (event.state in ENDED or event.state is State.UNCERTAIN):
             self._write(row, event.state, job, event.error)
         else:
             self._left += 1
 
-    def _settle(self, row: Row, job: Job) -> None:
-        """A job has ended: what it made goes where it belongs, and then its line is written."""
+    def _settle(self, row: Row, job: Job | None) -> None:
+        """A job has ended: what it made goes where it belongs, and then its line is written. What was taken out of the journal is
+        left."""
+        if job is None:
+            self._left += 1
+            return
         if job.state is State.READY:
             try:
                 self._deliver(job, self._book.folder / row.output)

@@ -242,12 +242,26 @@ def _matches(pattern: str) -> list[Path]:
 def _of_pictures(
     paths: Sequence[Path], base: Path, variants: Sequence[Request]
 ) -> Iterator[Row | Problem]:
-    for number, path in enumerate(paths, 1):
+    named = zip(paths, outputs_of(paths, base, len(variants)), strict=True)
+    for number, (path, outputs) in enumerate(named, 1):
         place = f"picture {number} ({path.name})"
-        output = path.relative_to(base).with_suffix(".glb")
-        for turn, asked in enumerate(variants):
-            inner = numbered(output, turn).as_posix()
-            yield _checked(number, place, inner, replace(asked, images=[path]))
+        for output, asked in zip(outputs, variants, strict=True):
+            yield _checked(number, place, output, replace(asked, images=[path]))
+
+
+def outputs_of(paths: Sequence[Path], base: Path, each: int) -> list[list[str]]:
+    """What so many models of each of some pictures are called: as the picture, with its suffix where another one has the name."""
+    taken: set[str] = set()
+    found = []
+    for path in paths:
+        inner = path.relative_to(base)
+        for output in (inner.with_suffix(".glb"), inner.with_name(f"{inner.name}.glb")):
+            names = [numbered(output, turn).as_posix() for turn in range(each)]
+            if not taken & {name.casefold() for name in names}:
+                break
+        taken |= {name.casefold() for name in names}
+        found.append(names)
+    return found
 
 
 # Manifests --------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import bpy
 
 from ..errors import ResultError, TrellisError
 from . import placeholders, screen
-from .wishes import find_object, find_scene, manner_of, original
+from .wishes import find_object, find_scene, joins, manner_of, stands_in_row
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -79,6 +79,7 @@ class Arrivals:
 
     def add(self, job: Job, wish: dict[str, Any]) -> None:
         """Bring the job's files to where the wish says."""
+        joins(job.id, wish)
         self._queue.append(_Arrival(job, wish, wish["location"]))
 
     def step(self) -> None:
@@ -238,10 +239,10 @@ def _in_row(scene: bpy.types.Scene, wish: dict[str, Any]) -> Sequence[float] | N
     from ..scene.append import beside
     from ..scene.recipe import read
 
-    row = set(wish.get("row", ()))
-    if not row:
+    if not wish.keys() & {"row", "in_batch"}:
         return None
-    models = [obj for obj in scene.objects if (made := read(obj)) and original(made.job_id) in row]
+    made = [(obj, read(obj)) for obj in scene.objects]
+    models = [obj for obj, how in made if how and stands_in_row(how.job_id, wish)]
     last = max(models, key=lambda obj: obj.location.x, default=None)
     return beside([last, *last.children_recursive])[:] if last else None
 

@@ -17,7 +17,7 @@ from ..scene.recipe import read
 from . import pump
 from .arrivals import place
 from .batches import Course
-from .wishes import find_scene, manner_of, wish_of
+from .wishes import find_scene, joins, manner_of, wish_of
 
 if TYPE_CHECKING:
     from ..generation.job import Job
@@ -118,6 +118,7 @@ def _import(job: Job, scene: bpy.types.Scene, wish: dict[str, Any]) -> None:
     from ..scene.worker import ImportWorker
 
     location = wish["location"]
+    joins(job.id, wish)
     for number, path in enumerate(job.files):
         with ImportWorker() as worker:
             worker.request(

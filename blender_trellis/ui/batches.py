@@ -10,13 +10,14 @@ import contextlib
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, TrellisError, from_record
-from . import jobs, money, notices
+from ..errors import InputError, OutputError, TrellisError, from_record
+from . import jobs, money, notices, placeholders, screen
 from .text import said, tr
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_GONE = "Of the models that were made before, {count} are deleted. Make All Anew makes them again."
-_ONE_GONE = "Of the models that were made before, 1 is deleted. Make All Anew makes it again."
+_GONE = "Results lack {count} models that were made before. What is left of them is in the folder."
+_ONE_GONE = "Results lack 1 model that was made before. What is left of it is in the folder."
+_PATIENCE = (
+    5.0  # seconds for a thread that copies a large model, say; nothing is lost where it is ended
+)
 _CHANGED = "Give those pictures other names, or make all anew."
 
 
@@ -48,11 +52,14 @@ class Course:
         self.batch: Batch | None = None
         self._sent: set[str] = set()
 
+    def planned(self, outputs: set[str], taken_up: list[str]) -> None:
+        """These models will be asked for, and these jobs of an earlier run go on."""
+
     def begun(self, row: Row, job_id: str) -> None:
         """A job is about to be sent."""
 
     def ready(self, job_ids: list[str], *, sent: bool) -> None:
-        """These have models: one that was `sent` in this run, as soon as it is there, or some that were in earlier runs."""
+        """These have models: one that was `sent` in this run, as soon as it is there, or some that were sent before."""
         raise NotImplementedError
 
     def told(self, error: TrellisError) -> None:
@@ -71,8 +78,9 @@ class Course:
         from ..generation.batch import Batch
         from ..generation.book import Book
         from ..generation.rows import refuse
-        from ..generation.sheet import contact_sheet
+        from ..generation.sheet import contact_sheet, picture_in
 
+        journal = runner.journal
         rows, problems = self.order.rows()
         refuse(problems, len(rows) + len(problems))
         ids = {row.output: drawn for row, drawn in zip(rows, self.order.ids, strict=True)}
@@ -80,26 +88,34 @@ class Course:
             self.batch = Batch(
                 *(runner, book, rows),
                 deliver=api.deliver,
-                written=self._written,
+                written=lambda line: self._written(
+                    line, partial(picture_in, book, journal=journal)
+                ),
                 begin=partial(self._begin, ids),
                 events=self.events,
                 retry_failed=True,
                 hint=_CHANGED,
             )
             refuse(self.batch.check(pictures=False), len(rows))
-            there, gone = _sorted_out(self.order.made, runner.journal)
+            there, gone = _sorted_out(self.order.made, journal)
+            self.planned(self.batch.outputs_to_send, self.batch.to_take_up)
             self.ready(there, sent=False)
             self.tell(self.batch.progress())
             self.tell(self.batch.run(self.tell))
-            known = self._sent | {*self.order.made}
-            ready = [line.job_id for line in book.lines.values() if line.state == "ready"]
-            self.ready([each for each in ready if each and each not in known], sent=False)
-            if not self.batch.abandoned:
-                contact_sheet(book, rows, runner.journal, lambda: more_letters)
-        for error in self.batch.stops.values():
-            raise error
+            if self.batch.abandoned:
+                return
+            lines = [book.lines[row.output] for row in rows if row.output in book.lines]
+            ready = [line.job_id for line in lines if line.state == "ready" and line.job_id]
+            self.ready([*{*ready} - self._sent - {*self.order.made}], sent=False)
+            errors = [*self.batch.stops.values()]
+            try:
+                contact_sheet(book, rows, journal, lambda: more_letters)
+            except OutputError as error:
+                errors.append(error)
         if gone:
-            raise InputError(_ONE_GONE if gone == 1 else _GONE.format(count=gone))
+            errors.append(InputError(_ONE_GONE if gone == 1 else _GONE.format(count=gone)))
+        if errors:
+            raise errors[0]
 
     def _begin(self, ids: dict[str, str], row: Row) -> str:
         job_id = ids[row.output]
@@ -107,10 +123,11 @@ class Course:
         self.begun(row, job_id)
         return job_id
 
-    def _written(self, line: dict[str, Any]) -> None:
+    def _written(self, line: dict[str, Any], draw: Callable[..., Path | None]) -> None:
         if line["state"] == "ready":
             if line["job_id"] in self._sent:
                 self.ready([line["job_id"]], sent=True)
+            draw(line["output"], job_id=line["job_id"])  # now, so that the sheet is quickly made
         elif line["error"]:
             self.told(from_record(**line["error"]))
 
@@ -123,7 +140,8 @@ def in_words(view: jobs.BatchView) -> str:
             tr("{ready} of {count} models").format(ready=now.ready if now else 0, count=view.total)
         ]
         if now and now.cost:
-            words.append(money.in_words(now.cost))
+            price = money.in_words(now.cost)
+            words.append(tr("About {price}").format(price=price) if now.estimate else price)
         return " · ".join(words)
     words = [tr("{done} of {count}").format(done=now.done, count=view.total)]
     if view.stopping:
@@ -160,11 +178,25 @@ class _Watched(Course):
         self._work = work
         board.add_batch(self.view)
 
+    def planned(self, outputs: set[str], taken_up: list[str]) -> None:
+        def know() -> None:
+            self._board.forget_failed(outputs)
+            self._work.supersede(taken_up, self.order.wish)
+
+        self._clerk.tell(know)
+
     def begun(self, row: Row, job_id: str) -> None:
         (picture,) = map(str, row.request.images)
-        title = Path(row.output).stem
-        shown = jobs.JobView(job_id, title, self.order.endpoint, picture=picture)
-        self._clerk.tell(partial(self._work.expect, shown, self.order.wish))
+        view = jobs.JobView(job_id, Path(row.output).stem, self.order.endpoint, picture=picture)
+        view.output = str(self.order.folder / row.output)
+        first = len(self._sent) == 1 and not self.order.made
+
+        def show() -> None:
+            self._work.expect(view)
+            if first and screen.undisturbed(0):
+                placeholders.put(job_id, view.title, self.order.wish)
+
+        self._clerk.tell(show)
 
     def ready(self, job_ids: list[str], *, sent: bool) -> None:
         if not sent:  # else they come by their wish, as all others do
@@ -227,7 +259,8 @@ class Batches:
         view.over, view.error = True, words
         self._board.dirty = True
         icon = "ERROR" if words or not view.complete else "CHECKMARK"
-        notices.say(f"{view.title}: {said(words) or in_words(view)}", icon)
+        first = said(words).partition("\n")[0]
+        notices.say(f"{view.title}: {first or in_words(view)}", icon)
 
     def take(self, event: Event) -> None:
         """The runner has told something of a job."""
@@ -245,6 +278,8 @@ class Batches:
         """Leave all as they are; the next one for the same folder goes on with them."""
         for thread, course in self._threads.items():
             course.abandoned = True
+            if course.batch:
+                course.batch.abandoned = course.batch.interrupted = True
             if thread.ident:
-                thread.join()
+                thread.join(_PATIENCE)
         self._threads.clear()

@@ -4,6 +4,7 @@ be done with a result's row and files."""
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,7 +107,15 @@ class History:
         return self._clerk.later(partial(self._delete, job_id))
 
     def _delete(self, job_id: str) -> None:
-        """In the clerk's thread: deletes."""
-        self._session.running().delete(job_id)
+        """In the clerk's thread: deletes, a batch's copy too."""
+        from ..generation.library import numbered
+
+        runner = self._session.running()
+        job = runner.journal.get(job_id)
+        runner.delete(job_id)
+        if "batch" in job.wish:
+            for number in range(len(job.files)):
+                with contextlib.suppress(OSError):  # somebody has it open, or took it away
+                    numbered(Path(job.wish["output"]), number).unlink()
         self._clerk.tell(partial(self._board.remove, job_id))
         self._clerk.tell(self.look_up)

@@ -42,6 +42,8 @@ class JobView:
     """One job. `picture` is the path of its first input picture; `error` is what to tell the user, "" while all is well, and
     `parameter` the documented name of the parameter to blame for it.
 
+    `output` is where a batch wants its model, "" if none does.
+
     `importing`: its model is on the way into a scene. `stopped`: nobody works on it until it is resumed, or the next start.
     `ahead` is how many jobs come first, while it waits for its turn. `job` is what the journal says, None before there is a row;
     `thumbnail` the path of its model's picture, "" while there is none; `log` what it told, `expanded` whether that is shown.
@@ -61,6 +63,7 @@ class JobView:
     parameter: str = ""
     request_id: str = ""
     picture: str = ""
+    output: str = ""
     files: list[str] = field(default_factory=list)
     importing: bool = False
     stopped: bool = False
@@ -219,6 +222,12 @@ class Board:
         self.batches = {view.id: view, **kept}
         self.dirty = True
 
+    def forget_failed(self, outputs: set[str]) -> None:
+        """Show failed jobs no longer whose models a batch is about to ask for again."""
+        for view in [*self.views.values()]:
+            if view.failed and view.output in outputs:
+                self.remove(view.id)
+
     def load(self, jobs: Iterable[Job], inputs: Path) -> None:
         """Show jobs from the journal, newest first, below what is there."""
         for job in jobs:
@@ -233,6 +242,7 @@ class Board:
             return
         view.job, view.created = job, job.created
         view.title, view.files = job.title, list(job.files)
+        view.output = job.wish.get("output", "")
         view.request_id = job.request_id or ""
         view.picture = str(inputs / job.images[0]) if job.images else ""
         self.dirty = True

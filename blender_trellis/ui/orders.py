@@ -224,7 +224,7 @@ class BatchOrder(NamedTuple):
     """What the user asked for of the `pictures` in the folder `source`: a model of each by each of the `variants`, which are
     parameters. What comes of it is written to `folder`.
 
-    `ids` are for the jobs of all rows, `made` those of the jobs that made models in earlier runs; `wish["row"]` has them all.
+    `ids` are for the jobs of all rows, `made` those of the jobs that made models in earlier runs.
     """
 
     title: str
@@ -262,7 +262,8 @@ def batch_of(
     """
     from uuid import uuid4
 
-    from ..generation.library import file_name, numbered
+    from ..generation.library import file_name
+    from ..generation.rows import outputs_of
 
     settings: Any = scene.trellis
     endpoint: str = settings.endpoint
@@ -275,13 +276,8 @@ def batch_of(
     name = file_name(source.resolve().name)
     folder = _latest(config.models / "batches", f"{name}-{known}", anew)
     ids = [str(uuid4()) for _ in pictures for _ in variants]
-    outputs = [
-        numbered(Path(f"{picture.stem}.glb"), turn).name
-        for picture in pictures
-        for turn in range(len(variants))
-    ]
-    made = _made_in(folder, config.home, outputs)
-    wish = wish_of(scene) | {"row": [*ids, *made]}
+    made = _made_in(folder, config.home, outputs_of(pictures, source, len(variants)))
+    wish = wish_of(scene) | {"in_batch": folder.name}
     return BatchOrder(
         *(name, source, pictures, endpoint, variants, settings.cut_out, folder, wish, ids, made)
     )
@@ -309,17 +305,18 @@ def _variants(scene: bpy.types.Scene) -> list[dict[str, Any]]:
 
 def _latest(base: Path, name: str, anew: bool) -> Path:
     """The newest of the folders that a batch had, or with `anew` the one after it."""
-    from ..generation.rows import IDENTITY
+    numbers = [
+        int(number)
+        for path in (base.iterdir() if base.is_dir() else ())
+        if (number := path.name.removeprefix(f"{name}-")).isdecimal()
+    ]
+    latest = max([1, *numbers])
+    if anew and (latest > 1 or (base / name).exists()):
+        latest += 1
+    return base / (name if latest == 1 else f"{name}-{latest}")
 
-    number, folder = 1, base / name
-    while True:
-        after = base / f"{name}-{number + 1}"
-        if not ((anew and folder.joinpath(IDENTITY).exists()) or after.exists()):
-            return folder
-        number, folder = number + 1, after
 
-
-def _made_in(folder: Path, home: Path, outputs: Sequence[str]) -> list[str]:
+def _made_in(folder: Path, home: Path, outputs: Sequence[Sequence[str]]) -> list[str]:
     """The jobs by which earlier runs of a batch made these models."""
     from contextlib import closing
 
@@ -328,7 +325,7 @@ def _made_in(folder: Path, home: Path, outputs: Sequence[str]) -> list[str]:
     if not folder.exists():
         return []
     with closing(Book(folder, home)) as book:
-        lines = [book.lines[output] for output in outputs if output in book.lines]
+        lines = [book.lines[name] for names in outputs for name in names if name in book.lines]
     return [line.job_id for line in lines if line.job_id and line.state == "ready"]
 
 

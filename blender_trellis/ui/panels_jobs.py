@@ -55,7 +55,7 @@ def _draw_batch(layout: Any, context: Any, view: "BatchView") -> None:
     else:
         layout.progress(factor=view.fraction, text=words, translate=False)
     if view.error:
-        _draw_words(layout, context, view.error)
+        _draw_words(layout, context, view.error, most=_LINES)
 
 
 def _draw_job(layout: Any, context: Any, view: "JobView") -> None:
@@ -140,11 +140,11 @@ def _draw_choices(layout: Any, view: "JobView") -> None:
     column.operator("trellis.adopt_job", text="Adopt…", icon="LINKED").job_id = view.id
 
 
-def _draw_words(layout: Any, context: Any, error: str) -> Any:
-    """What went wrong, in a column that is returned."""
+def _draw_words(layout: Any, context: Any, error: str, most: int | None = None) -> Any:
+    """What went wrong, in a column that is returned, with so many lines at most."""
     column = layout.column(align=True)
     column.scale_y = 0.8
-    first, *rest = wrapped(context, said(error), icon=True)
+    first, *rest = wrapped(context, said(error), icon=True)[:most]
     column.label(text=first, icon="ERROR", translate=False)
     for line in rest:
         column.label(text=line, icon="BLANK1", translate=False)

@@ -18,6 +18,8 @@ _asked: dict[str, int] = {}
 _meant: dict[str, tuple[int, int]] = {}
 # A job → the one in a row that it was asked for instead of
 _original: dict[str, str] = {}
+# A job of a batch → the batch, all of whose models stand in one row
+_batches: dict[str, str] = {}
 
 
 def stands_in(job_id: str, failed: str) -> None:
@@ -28,6 +30,18 @@ def stands_in(job_id: str, failed: str) -> None:
 def original(job_id: str) -> str:
     """The job in whose place in a row `job_id` is."""
     return _original.get(job_id, job_id)
+
+
+def joins(job_id: str, wish: dict[str, Any]) -> None:
+    """The model of a job stands in the row of the batch that its wish names, if it names one."""
+    if "in_batch" in wish:
+        _batches[job_id] = wish["in_batch"]
+
+
+def stands_in_row(job_id: str, wish: dict[str, Any]) -> bool:
+    """Whether the model of a job is one of the row that a wish is about."""
+    of_batch = "in_batch" in wish and _batches.get(job_id) == wish["in_batch"]
+    return of_batch or original(job_id) in wish.get("row", ())
 
 
 def wish_of(scene: bpy.types.Scene) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..scene.recipe import read
 from . import jobs, notices, placeholders
 from .arrivals import Arrivals
 from .text import tr
-from .wishes import find_scene, stands_in
+from .wishes import find_scene, joins, stands_in
 
 if TYPE_CHECKING:
     from ..generation.runner import Runner
@@ -39,6 +39,8 @@ class Work:
         self._arrivals = Arrivals(self._arrived, partial(clerk.later, quiet=True))
         self._temporary: dict[str, Path] = {}  # folders with pictures that have not been read yet
         self._orders: dict[str, Order] = {}  # those of jobs that have no row yet
+        self._coming: set[str] = set()  # jobs whose models are on the way into a scene
+        self._wishes: dict[str, dict[str, Any]] = {}  # newer ones than jobs have in the journal
 
     # -- What is asked for -----------------------------------------------------------------------
 
@@ -52,15 +54,21 @@ class Work:
         job_id = order.id or str(uuid.uuid4())
         first = order.pictures[0]
         picture = str(first) if isinstance(first, Path) else ""
-        self.expect(jobs.JobView(job_id, order.title, order.endpoint, picture=picture), order.wish)
+        self.expect(jobs.JobView(job_id, order.title, order.endpoint, picture=picture))
+        placeholders.put(job_id, order.title, order.wish)
         self._orders[job_id] = order
         self._clerk.later(partial(self._hand_over, order, job_id), job_id)
 
-    def expect(self, view: jobs.JobView, wish: dict[str, Any]) -> None:
+    def expect(self, view: jobs.JobView) -> None:
         """Show a job that somebody is about to hand over to the runner, and be ready for its model."""
         self._board.add(view)
-        placeholders.put(view.id, view.title, wish)
         self._arrivals.expect()
+
+    def supersede(self, job_ids: Iterable[str], wish: dict[str, Any]) -> None:
+        """Jobs of an earlier run are for this wish now, wherever they are."""
+        for job_id in job_ids:
+            self._wishes[job_id] = wish
+            self._board.take_up(job_id)
 
     def _hand_over(self, order: Order, job_id: str) -> None:
         """In the clerk's thread: gives the request to the runner."""
@@ -134,20 +142,23 @@ class Work:
             InputError: a base URL in the preferences is not one.
         """
         self._session.start()
+        self._bring(job_id, wish)
+
+    def _bring(self, job_id: str, wish: dict[str, Any]) -> None:
+        self._coming.add(job_id)
         self._board.set_importing(job_id, True)
         self._fetch(job_id, partial(self._arrivals.add, wish=wish))
 
     def bring_missing(self, job_ids: Iterable[str], wish: dict[str, Any]) -> None:
-        """Import those results that neither stand in the scene of the wish nor are on their way, if that is open. Raises as
-        `bring`."""
+        """Import those results that neither stand in the scene of the wish nor are on their way, if that is open."""
         scene = find_scene(wish)
         if scene is None:
             return
         there = {made.job_id for obj in scene.objects if (made := read(obj))}
         for job_id in job_ids:
-            view = self._board.views.get(job_id)
-            if job_id not in there and not (view and view.importing):
-                self.bring(job_id, wish)
+            joins(job_id, wish)
+            if job_id not in there | self._coming:
+                self._bring(job_id, wish)
 
     def cancel(self, job_id: str) -> None:
         """Ask for a job's end."""
@@ -198,7 +209,8 @@ class Work:
         folder = self._temporary.pop(job_id, None)
         if folder:  # its pictures have been read, or never will be
             self._clerk.later(partial(_remove, folder))
-        if event.state is State.READY:
+        if event.state is State.READY and job_id not in self._coming:
+            self._coming.add(job_id)
             self._board.set_importing(job_id, True)
             self._fetch(job_id, self._ready)
         if event.state in ENDED:
@@ -225,6 +237,7 @@ class Work:
         if self._session.inputs and find_scene(job.wish):
             self._board.load([job], self._session.inputs)
             self._board.set_importing(job.id, True)
+            self._coming.add(job.id)
             self._arrivals.add(job, job.wish)
 
     def _ready(self, job: Job) -> None:
@@ -232,14 +245,22 @@ class Work:
         self._history.look_up()
         if job.error:  # some of its models failed
             self._board.note(job.id, job.error["message"])
-        if job.wish.get("scene") and not job.fulfilled:
-            self._arrivals.add(job, job.wish)
+        wish = self._wishes.get(job.id, job.wish)
+        if wish.get("scene") and not job.fulfilled:
+            self._arrivals.add(job, wish)
         else:
+            self._coming.discard(job.id)
             self._board.set_importing(job.id, False)
             self._say_ready(job.id)
 
     def _arrived(self, job_id: str, settled: bool, error: str) -> None:
+        self._coming.discard(job_id)
         self._board.set_importing(job_id, False)
+        newer = self._wishes.pop(job_id, None)
+        if newer and not (settled or error):  # the scene that it was for is not here
+            self.bring_missing([job_id], newer)
+            if job_id in self._coming:
+                return
         if error:
             self._board.fail(job_id, error)
             words = tr("{name} could not be imported")

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,11 +104,14 @@ def test_each_picture_has_a_model_in_the_scene_a_file_and_a_line_of_results(
 
 
 def test_the_same_again_pays_for_what_is_new_alone_and_brings_what_the_scene_lacks(
-    extension, fal, settings, send, folder
+    extension, fal, settings, send, folder, until
 ):
     send()
     bpy.data.objects.remove(models()[1])
     properties.draw_seed(settings)  # which is not locked, and so nobody's wish
+    bpy.ops.trellis.generate_folder(directory=str(folder))
+    until(lambda: all(view.over for view in extension.board.batches.values()))
+    assert len(models()) == 1, "the other one is on its way"
     assert send().complete
     assert sorted(obj.name for obj in models()) == ["a", "b"] and len(fal.submits) == 2
     shutil.copy(folder / "a.png", folder / "c.png")
@@ -149,6 +153,11 @@ def test_variations_have_rows_of_their_own_and_a_locked_seed_counts_up(
     view = send(away=True)
     assert lines(view).keys() == {"a.glb", "a-2.glb", "b.glb", "b-2.glb"}
     assert seeds(fal) == [40, 40, 41, 41]
+    settings.variations, brought = 1, []
+    extension.work.bring_missing = lambda job_ids, _wish: brought.extend(job_ids)
+    view = send(away=True)
+    asked = [lines(view)[name]["job_id"] for name in ("a.glb", "b.glb")]
+    assert sorted(brought) == sorted(asked) and len(fal.submits) == 4
 
 
 def test_what_fails_is_told_and_tried_again_the_next_time(extension, fal, settings, send):
@@ -161,17 +170,25 @@ def test_what_fails_is_told_and_tried_again_the_next_time(extension, fal, settin
     fal.script.status_error = None
     view = send(away=True)
     assert view.complete and len(fal.submits) == 4
+    assert not extension.board.jobs(), "a Retry would be paid once more"
+
+
+def test_an_uncertain_picture_that_was_dismissed_is_sent_again(extension, fal, send):
+    view = send(away=True)
+    results = Path(view.folder, "results.jsonl")
+    left, kept = results.read_text("utf-8").splitlines()
+    results.write_text(f"{left.replace('ready', 'uncertain')}\n{kept}\n", "utf-8")
+    extension.session.runner.journal.forget(json.loads(left)["job_id"])
+    assert send(away=True).complete
+    assert len(fal.submits) == 3
 
 
 def test_a_model_that_was_deleted_is_told_and_not_quietly_paid_again(extension, fal, send):
     found = lines(send(away=True))
     bpy.ops.trellis.delete_result(job_id=found["a.glb"]["job_id"])
     view = send(away=True)
-    assert (
-        view.error
-        == "Of the models that were made before, 1 is deleted. Make All Anew makes it again."
-    )
-    assert len(fal.submits) == 2
+    assert view.error.startswith("Results lack 1 model that was made before.")
+    assert len(fal.submits) == 2 and not Path(view.folder, "a.glb").exists()
 
 
 # -- While it is at work --------------------------------------------------------------------------
@@ -209,8 +226,9 @@ def test_no_more_are_sent_at_once_than_the_preferences_say_nor_after_a_stop(
     assert len(fal.submits) == 7
 
 
+@pytest.mark.parametrize("opened", [True, False], ids=["the same file", "another one"])
 def test_blender_that_ends_meanwhile_loses_and_doubles_nothing(
-    extension, fal, settings, addon, until, folder, tmp_path
+    extension, fal, settings, addon, until, folder, tmp_path, opened
 ):
     settings.endpoint = FAL
     shutil.copy(folder / "a.png", folder / "c.png")
@@ -226,7 +244,11 @@ def test_blender_that_ends_meanwhile_loses_and_doubles_nothing(
     for request_id in [*fal.jobs]:
         fal.finish(request_id)
     blender_trellis.register()
-    bpy.ops.wm.open_mainfile(filepath=path)
+    if opened:
+        bpy.ops.wm.open_mainfile(filepath=path)
+    else:
+        bpy.ops.wm.read_homefile(use_empty=True)
+        bpy.context.scene.trellis.endpoint = FAL
     here = pump.get()
     bpy.ops.trellis.generate_folder(directory=str(folder))
     (view,) = here.board.batches.values()
@@ -239,6 +261,8 @@ def test_blender_that_ends_meanwhile_loses_and_doubles_nothing(
     assert view.complete and not view.error
     assert len(fal.submits) == 3 and len(lines(view)) == 3
     assert sorted(obj.name for obj in models()) == ["a", "b", "c"]
+    places = [obj.location.x for obj in models()]
+    assert [after - before for before, after in pairwise(places)] == pytest.approx([1.2, 1.2])
 
 
 def test_the_same_folder_twice_at_once_is_refused(extension, fal, settings, until, folder):
@@ -309,10 +333,11 @@ def test_what_the_dialog_has_found_is_not_read_again(extension, fal, until, sett
 def test_the_models_of_a_folder_stand_in_one_row_at_the_cursor(settings, folder):
     settings.drop, settings.drop_set = (9, 9, 9), True
     order = orders.batch_of(bpy.context.scene, folder, [folder / "a.png", folder / "b.png"])
-    assert len(set(order.ids)) == 2 and order.wish["row"] == order.ids
+    assert len(set(order.ids)) == 2
     assert order.wish["location"] == (0, 0, 0)
     rows, problems = order.rows()
-    assert [row.request.wish["row"] for row in rows] == [order.ids] * 2 and not problems
+    assert [row.request.wish for row in rows] == [order.wish] * 2 and not problems
+    assert order.wish["in_batch"] == order.folder.name
 
 
 def test_a_chosen_folder_without_pictures_says_so_and_no_more(extension, tmp_path):

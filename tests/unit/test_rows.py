@@ -10,7 +10,7 @@ import pytest
 
 from blender_trellis.errors import InputError
 from blender_trellis.generation.request import Request
-from blender_trellis.generation.rows import Row, read_rows, source_of
+from blender_trellis.generation.rows import Row, outputs_of, read_rows, source_of
 
 DEFAULTS = Request("local/draft", [], {"resolution": 512})
 
@@ -128,3 +128,13 @@ def test_a_manifest_that_is_none_says_why(
     except InputError as error:
         said = error.message
     assert words in said
+
+
+def test_two_pictures_of_one_name_have_models_of_two_names(tmp_path: Path) -> None:
+    pictures = [tmp_path / name for name in ("A.jpg", "a.png", "b-2.png", "b.png")]
+    assert outputs_of(pictures, tmp_path, 2) == [
+        ["A.glb", "A-2.glb"],
+        ["a.png.glb", "a.png-2.glb"],
+        ["b-2.glb", "b-2-2.glb"],
+        ["b.png.glb", "b.png-2.glb"],
+    ]
