@@ -19,6 +19,7 @@ def a_folder_is_asked_about_and_shown_with_one_bar() -> d.Step:
     FOLDER.mkdir()
     for picture in t.VIEWS[:3]:
         shutil.copy(picture, FOLDER)
+    (FOLDER / "broken.jpg").write_text("no picture")
     fal = yield from t.ready_for_fal("fal-ai/trellis-2")
     fal.script.held = True
     t.settings().images.clear()
@@ -35,6 +36,8 @@ def a_folder_is_asked_about_and_shown_with_one_bar() -> d.Step:
         fal.finish(request_id)
     yield from d.until(lambda: batch.over and len(t.models()) == 3, "the models")
     assert batch.complete and not batch.error
+    assert sorted(obj.name for obj in t.models()) == ["truck-back", "truck-front", "truck-right"]
+    t.in_a_row(t.models())
     yield 1.5
     d.shot("3-models")
     assert Path(batch.folder, "contact-sheet.png").exists()
@@ -55,7 +58,7 @@ def _ask(picture: str) -> d.Step:
     """Choose the folder, and confirm what is asked."""
     before = [*t.board().batches]
     yield from t.choose_file(BUTTON, f"{FOLDER}/")
-    yield 2.0
+    yield from d.find("3 models", d.box(d.window()))
     d.shot(picture)
     yield from d.press("Return")
     yield from d.until(lambda: [*t.board().batches] != before, "the batch after the question")

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a model is to be made: presets, also one's own, a stage reset; several at once, as variations and of a folder. The models
-are those of a stand-in."""
+"""How a model is to be made: presets, also one's own, a stage reset; several at once, as variations. The models are those of a
+stand-in."""
 
 import json
-import shutil
-from pathlib import Path
 from typing import Any
-
-import bpy
 
 from window import driver as d
 from window import trellis as t
@@ -69,46 +65,15 @@ def variations_stand_in_a_row() -> d.Step:
     yield from t.arrived(3)
     seeds = sorted(json.loads(submit.body)["seed"] for submit in fal.submits)
     assert seeds == [seeds[0], seeds[0] + 1, seeds[0] + 2]
-    _in_a_row(t.models())
+    t.in_a_row(t.models())
     yield 1.5
     d.shot("7-row")
     t.settings().variations = 1
 
 
-def a_folder_is_asked_about_and_made_in_a_row() -> d.Step:
-    folder = Path(d.OUT, "photos")
-    folder.mkdir()
-    for path in t.VIEWS[:2]:
-        shutil.copy(path, folder)
-    (folder / "broken.jpg").write_text("no picture")
-    t.settings().images.clear()
-    d.area().tag_redraw()
-    before, sent = {*t.models()}, len(fal.submits)
-    yield from t.choose_file("Generate from Folder", f"{folder}/")
-    yield from d.find("2 models", d.box(d.window()))
-    d.shot("8-folder")
-    assert len(fal.submits) == sent
-    yield from d.press("Return")
-    yield from d.until(lambda: len(fal.submits) == sent + 2, "two requests")
-    yield from t.arrived(5)
-    made = {*t.models()} - before
-    assert sorted(obj.name for obj in made) == ["truck-front", "truck-right"]
-    _in_a_row([*made])
-    yield 1.5
-    d.shot("9-row")
-    shutil.rmtree(folder)
-
-
 def _chosen() -> dict[str, Any]:
     properties = t.module("ui.properties")
     return dict(properties.chosen(t.settings(), FAL))
-
-
-def _in_a_row(models: list[bpy.types.Object]) -> None:
-    places = sorted(tuple(round(each, 3) for each in obj.location) for obj in models)
-    assert len({place[1:] for place in places}) == 1, places
-    for number, place in enumerate(places[1:]):
-        assert place[0] - places[number][0] >= models[0].dimensions.x, places
 
 
 LIVES = [
@@ -117,6 +82,5 @@ LIVES = [
         a_preset_of_ones_own_is_kept_chosen_and_removed,
         a_stage_is_reset_by_its_arrow,
         variations_stand_in_a_row,
-        a_folder_is_asked_about_and_made_in_a_row,
     ]
 ]

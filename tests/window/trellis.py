@@ -37,6 +37,14 @@ def models() -> list[bpy.types.Object]:
     return [obj for obj in bpy.context.scene.objects if "trellis" in obj]
 
 
+def in_a_row(models: list[bpy.types.Object]) -> None:
+    """See that they stand beside each other, none within another."""
+    places = sorted(tuple(round(each, 3) for each in obj.location) for obj in models)
+    assert len({place[1:] for place in places}) == 1, places
+    for number, place in enumerate(places[1:]):
+        assert place[0] - places[number][0] >= models[0].dimensions.x, places
+
+
 def board() -> Any:
     return module("ui.pump").get().board
 
