@@ -167,10 +167,10 @@ class TRELLIS_PT_results(TrellisPanel, bpy.types.Panel):
     bl_order = 2
 
     @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
+    def poll(cls, context: bpy.types.Context) -> bool:
         # Also while the first is made: Blender puts a panel that comes back below one that first came without it
         board = pump.get().board
-        return board.page.total > 0 or TRELLIS_PT_jobs.poll(_context)
+        return board.page.total > 0 or TRELLIS_PT_jobs.poll(context)
 
     def draw(self, context: bpy.types.Context) -> None:
         layout: Any = self.layout

@@ -28,7 +28,9 @@ def install(package: Path) -> d.Step:
 
 
 def an_older_version_is_installed() -> d.Step:
-    yield from install(older.make(Path(os.environ["WINDOW_PACKAGE"]), Path(d.OUT)))
+    package = older.make(Path(os.environ["WINDOW_PACKAGE"]), Path(d.OUT))
+    yield from install(package)
+    package.unlink()  # what else lies there is to be looked at
     bpy.ops.wm.save_userpref()
 
 
